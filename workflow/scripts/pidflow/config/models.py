@@ -1,0 +1,296 @@
+"""The workflow's configuration: every key, its meaning, its bounds and its default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pidflow.errors import PidflowError
+from pidflow.physics import BY_PDG
+from pidflow.tracks import BY_NAME, COLUMNS
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Cut = Annotated[float, Field(ge=0)] | None
+
+
+class Block(BaseModel):
+    """A block of keys; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelRule(Block):
+    """How a track of a flat table gets its PDG code."""
+
+    column: str | None = Field(None, description="column that holds the PDG code")
+    file_stems: dict[str, int] = Field(
+        default_factory=dict, description="PDG code by the stem of the file's name", examples=[{"pions": 211}]
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.column and self.file_stems:
+            raise ValueError("give either 'column' or 'file_stems', not both")
+        return self
+
+
+class Ingest(Block):
+    """Reading of input files."""
+
+    format: Literal["ao2d", "flat"] = Field("ao2d", description="what the input files hold")
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="flat tables: track-table column ← column in the file",
+        examples=[{"tpc_signal": "dEdxTPC"}],
+    )
+    label: LabelRule = Field(default_factory=LabelRule, description="flat tables: where labels come from")
+    tree: str | None = Field(None, description="flat ROOT files: name of the tree")
+    drop_duplicates: bool = Field(False, description="flat tables: keep the first of rows that are equal in all columns")
+    batch_rows: Count = Field(200_000, description="rows read at a time from a flat table")
+
+    @model_validator(mode="after")
+    def _known_columns(self) -> Self:
+        known = {column.name for column in COLUMNS if column.detector not in ("id", "truth")}
+        if unknown := sorted(set(self.columns) - known):
+            raise ValueError(f"'columns' names {unknown}, which the track table does not have")
+        return self
+
+
+class Selection(Block):
+    """Track selection; a cut set to null is not applied. Defaults follow O2Physics' global tracks."""
+
+    pt_min: Cut = Field(0.1, description="lowest transverse momentum, GeV/c")
+    pt_max: Cut = Field(20.0, description="highest transverse momentum, GeV/c")
+    eta_max: Cut = Field(0.8, description="largest |η|")
+    tpc_n_crossed_rows_min: Cut = Field(70, description="fewest crossed TPC pad rows")
+    tpc_crossed_over_findable_min: Cut = Field(0.8, description="lowest ratio of crossed rows to findable clusters")
+    tpc_chi2_ncl_max: Cut = Field(4.0, description="largest TPC χ² per cluster")
+    its_chi2_ncl_max: Cut = Field(36.0, description="largest ITS χ² per cluster")
+    its_inner_hit: bool = Field(True, description="require a hit in the three innermost ITS layers")
+    dca_xy_pt_dependent: bool = Field(True, description="require |DCA_xy| < 0.0105 + 0.035/pT^1.1 cm")
+    dca_z_max: Cut = Field(2.0, description="largest |DCA_z|, cm")
+
+
+class Masks(Block):
+    """Momentum below which a detector is hidden from the model, as O2Physics does with its pLimits."""
+
+    tof: Annotated[float, Field(ge=0)] = Field(0.5, description="TOF is hidden below this p, GeV/c")
+    trd: Annotated[float, Field(ge=0)] = Field(0.8, description="TRD is hidden below this p, GeV/c")
+
+
+class Split(Block):
+    """Split by collision."""
+
+    test: Fraction = Field(0.3, description="share of collisions in the test set")
+    validation: Fraction = Field(0.3, description="share of the rest in the validation set")
+    key: str = Field("pid", description="key of the hash; another key gives another split")
+
+
+class Dataset(Block):
+    """From track tables to the tracks that models see."""
+
+    selection: Selection = Field(default_factory=Selection, description="track selection")
+    masks: Masks = Field(default_factory=Masks, description="detector masks")
+    split: Split = Field(default_factory=Split, description="train, validation and test sets")
+
+
+DEFAULT_CANDIDATES = (
+    "tpc_signal", "trd_signal", "trd_pattern", "tof_signal", "beta", "p", "pt", "px", "py", "pz", "sign",
+    "x", "y", "z", "alpha", "eta", "dca_xy", "dca_z", "tpc_inner_param", "tpc_n_cls_found", "tpc_n_cls_shared",
+)  # fmt: skip
+
+
+class Features(Block):
+    """Feature selection by SHAP values."""
+
+    candidates: tuple[str, ...] = Field(DEFAULT_CANDIDATES, description="columns to choose from")
+    required: tuple[str, ...] = Field(("sign",), description="columns that are kept whatever their rank")
+    count: Count | None = Field(None, description="keep this many; null: keep by cumulative share")
+    cumulative_share: Fraction = Field(0.99, description="keep the best until this share of all importance")
+    folds: Annotated[int, Field(ge=2)] = Field(3, description="folds whose spread is the ranking's error")
+    max_tracks: Count = Field(60_000, description="training tracks used to rank")
+    max_shap_tracks: Count = Field(2_000, description="tracks per fold whose SHAP values are computed")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in (*self.candidates, *self.required):
+            column = BY_NAME.get(name)
+            if column is None or column.detector in ("id", "truth"):
+                raise ValueError(f"'{name}' is not a measured column of the track table")
+        return self
+
+
+class FseNetwork(Block):
+    """The feature-set network: sizes of the published model, EPJC 84 (2024) 691."""
+
+    embedding_hidden: Count = Field(128, description="hidden width of the feature-set embedding")
+    width: Count = Field(32, description="width of a token")
+    layers: Count = Field(2, description="encoder layers")
+    heads: Count = Field(2, description="attention heads")
+    feed_forward: Count = Field(128, description="hidden width of an encoder layer")
+    pooling_hidden: Count = Field(64, description="hidden width of the attention pooling")
+    classifier_hidden: Count = Field(64, description="hidden width of the classifier")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="dropout")
+
+
+class Optimisation(Block):
+    """Training of the network."""
+
+    batch: Count = Field(1024, description="tracks per step")
+    epochs: Count = Field(40, description="most passes over the training set")
+    patience: Count = Field(6, description="epochs without a better validation loss before stopping")
+    learning_rate: Positive = Field(2e-3, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="AdamW weight decay")
+
+
+class Fse(Block):
+    """Feature-set embedding with a transformer encoder and attention pooling."""
+
+    network: FseNetwork = Field(default_factory=FseNetwork, description="architecture")
+    optimisation: Optimisation = Field(default_factory=Optimisation, description="training")
+
+
+class Gbdt(Block):
+    """Gradient-boosted trees (LightGBM), one ensemble per species."""
+
+    trees: Count = Field(400, description="most trees per species")
+    leaves: Annotated[int, Field(ge=2)] = Field(31, description="leaves per tree")
+    learning_rate: Positive = Field(0.08, description="shrinkage")
+    patience: Count = Field(25, description="trees without a better validation loss before stopping")
+
+
+class NSigma(Block):
+    """The classical cut: TPC below a momentum, TPC and TOF combined above."""
+
+    n_sigma: Positive = Field(3.0, description="largest deviation accepted")
+    tof_from: Annotated[float, Field(ge=0)] = Field(0.5, description="momentum from which TOF is used, GeV/c")
+    require_tof: bool = Field(True, description="reject tracks without TOF above that momentum")
+
+
+class Models(Block):
+    """Settings of each model."""
+
+    fse: Fse = Field(default_factory=Fse, description="the network")
+    gbdt: Gbdt = Field(default_factory=Gbdt, description="boosted trees")
+    nsigma: NSigma = Field(default_factory=NSigma, description="reference cuts")
+
+
+class Adapt(Block):
+    """Domain adaptation of the network to unlabelled data."""
+
+    method: Literal["none", "dann"] = Field("dann", description="'none' where a run has no data files")
+    strength: Positive = Field(0.1, description="final weight of the reversed gradient")
+    epochs: Count = Field(8, description="passes over the simulated training set")
+    discriminator_epochs: Count = Field(1, description="passes that train the discriminator alone first")
+    discriminator_hidden: Count = Field(64, description="hidden width of the domain discriminator")
+    learning_rate: Positive = Field(5e-4, description="learning rate")
+
+
+class Evaluate(Block):
+    """Metrics and plots."""
+
+    pt_edges: tuple[float, ...] = Field(
+        (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 20.0), description="edges of the pT bins, GeV/c", min_length=2
+    )
+    threshold: Fraction = Field(0.5, description="certainty from which a track is accepted")
+    bootstrap: Annotated[int, Field(ge=20)] = Field(200, description="resamplings, by collision")
+    confidence: Fraction = Field(0.68, description="coverage of intervals")
+    image_format: Literal["png", "svg"] = Field("png", description="format of the plots in the report")
+
+    @model_validator(mode="after")
+    def _increasing(self) -> Self:
+        if any(low >= high for low, high in zip(self.pt_edges, self.pt_edges[1:], strict=False)):
+            raise ValueError("'pt_edges' must increase")
+        return self
+
+
+class Closure(Block):
+    """Closure on pseudo-data, whose truth lies in files that nothing else reads."""
+
+    truth: str | None = Field(
+        None, description="truth beside each data file: '{folder}' and '{stem}' of the data file are filled in"
+    )
+
+
+class Publish(Block):
+    """Export and the local registry."""
+
+    registry: str = Field("registry", description="folder of the local registry")
+    path: str = Field("Users/p/pidflow/PIDML", description="path in the registry; no component may be a number")
+    tolerance: Positive = Field(1e-5, description="largest difference between ONNX and torch that is published")
+
+    @model_validator(mode="after")
+    def _path_rules(self) -> Self:
+        parts = self.path.split("/")
+        if any(not part or part.isdigit() or part in (".", "..") for part in parts):
+            raise ValueError(f"'path' {self.path!r} needs non-empty, non-numeric parts")
+        return self
+
+
+class Example(Block):
+    """The example production: generated only if the run table asks for its files."""
+
+    folder: str = Field("resources/example", description="folder of the generated files")
+    events_per_file: Count = Field(3500, description="collisions in each file")
+    frames_per_file: Count = Field(2, description="data frames in each file")
+    shifts: dict[int, Literal["none", "mild", "strong"]] = Field(
+        default_factory=lambda: {900001: "mild", 900002: "strong"},
+        description="by run, how far the pseudo-data's detector is from the simulated one",
+    )
+
+
+class Config(Block):
+    """The whole configuration."""
+
+    runs: str = Field("config/runs.tsv", description="the run table")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(20240917, description="seed of every random choice")
+    species: tuple[int, ...] = Field(
+        (211, 321, 2212, -211, -321, -2212), description="PDG codes that get a certainty each", min_length=1
+    )
+    ingest: Ingest = Field(default_factory=Ingest, description="reading of input files")
+    dataset: Dataset = Field(default_factory=Dataset, description="selection, masks and split")
+    features: Features = Field(default_factory=Features, description="feature selection")
+    models: Models = Field(default_factory=Models, description="models")
+    adapt: Adapt = Field(default_factory=Adapt, description="domain adaptation")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="metrics and plots")
+    closure: Closure = Field(default_factory=Closure, description="closure on pseudo-data")
+    publish: Publish = Field(default_factory=Publish, description="publication")
+    example: Example = Field(default_factory=Example, description="example production")
+
+    @model_validator(mode="after")
+    def _known_species(self) -> Self:
+        if unknown := [pdg for pdg in self.species if abs(pdg) not in BY_PDG]:
+            raise ValueError(f"'species' names {unknown}; known are ±{sorted(BY_PDG)}")
+        if len(set(self.species)) != len(self.species):
+            raise ValueError("'species' names a code twice")
+        return self
+
+
+def validate(content: object, origin: str) -> Config:
+    """Return the configuration that `content` (nested dict) describes.
+
+    Raises
+    ------
+    PidflowError
+        Naming `origin`, the first offending key and the mend.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        if first["type"] == "extra_forbidden":
+            message = "is not a known key; see docs/configuration.md for the keys and correct or remove it"
+        else:
+            message = f"is not valid: {first['msg'].removeprefix('Value error, ')}"
+        raise PidflowError(f"{origin}: key '{key}' {message}") from None
+
+
+def load(path: str | Path) -> Config:
+    """Read and validate one configuration file (YAML, safe-loaded)."""
+    return validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, str(path))

@@ -1,0 +1,142 @@
+"""The run table: which runs there are, which files belong to them, and when they were taken."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pidflow.errors import PidflowError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("only letters, digits and _ . + - are allowed")
+    return value
+
+
+def _uris(value: object) -> object:
+    return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Uris = Annotated[tuple[str, ...], BeforeValidator(_uris)]
+
+
+class Run(BaseModel):
+    """One row of the run table.
+
+    Attributes
+    ----------
+    data, simulation
+        File names or globs, separated by semicolons in the table.
+    bz
+        Magnetic field along the beam in kG, with its sign (AO2D files do not carry it).
+    valid_from, valid_until
+        Half-open validity of the published model, ms since 1970.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Annotated[int, Field(ge=1, lt=2**31, description="run number")]
+    period: Annotated[Name, Field(description="data-taking period")]
+    recopass: Annotated[Name, Field(alias="pass", description="reconstruction pass")]
+    system: Annotated[Name, Field(description="collision system and energy")]
+    year: Annotated[int, Field(ge=2009, le=2100, description="year of data taking")]
+    bz: Annotated[float, Field(ge=-10, le=10, description="magnetic field along the beam, kG, with its sign")]
+    data: Annotated[Uris, Field(description="data files or globs, separated by ';'; may be empty")]
+    simulation: Annotated[Uris, Field(description="anchored simulation files or globs, separated by ';'")]
+    valid_from: Annotated[int, Field(ge=0, description="start of validity, ms since 1970")]
+    valid_until: Annotated[int, Field(ge=0, description="end of validity, ms since 1970, exclusive")]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.simulation:
+            raise ValueError("the run has no simulation; give its anchored files in the column 'simulation'")
+        if self.valid_from >= self.valid_until:
+            raise ValueError("'valid_from' must lie before 'valid_until'")
+        if 0 < abs(self.bz) < 1:
+            raise ValueError(f"bz = {self.bz} kG is no field that ALICE ran with; give kG, not tesla")
+        return self
+
+    def files(self, sample: str) -> dict[str, str]:
+        """Return the input files of a sample (``data`` or ``simulation``), by a key fit for a file name."""
+        uris = self.data if sample == "data" else self.simulation
+        return {file_key(uri): uri for uri in uris}
+
+
+def file_key(uri: str) -> str:
+    """Return a short name for an input file that stays the same when other files come or go."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", Path(uri).stem)[:60]
+    return f"{stem}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+
+
+def _expand(run: int, column: str, uris: Iterable[str], generated: str) -> tuple[str, ...]:
+    files: list[str] = []
+    for uri in uris:
+        if _URI.match(uri):
+            raise PidflowError(f"run {run}: {column} file {uri} is remote; copy it to a local path")
+        if uri.startswith(generated + "/") or Path(uri).is_file():
+            files.append(uri)
+        elif matches := sorted(glob.glob(uri, recursive=True)):
+            files.extend(matches)
+        else:
+            raise PidflowError(f"run {run}: {column} file {uri} does not exist; correct the path in the run table")
+    if repeated := sorted({uri for uri in files if files.count(uri) > 1}):
+        raise PidflowError(f"run {run}: {column} file {repeated[0]} is listed twice; list it once")
+    return tuple(files)
+
+
+def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
+    """Read the run table (tab-separated, one header line, ``#`` starts a comment line).
+
+    Parameters
+    ----------
+    path
+        The table.
+    generated
+        Folder whose files the workflow itself makes, which therefore need not exist yet.
+
+    Returns
+    -------
+    dict
+        Runs by number, in the table's order, globs expanded.
+
+    Raises
+    ------
+    PidflowError
+        For an unreadable table, a wrong column, a wrong value, a run given twice, a missing file.
+    """
+    table = Path(path)
+    if not table.is_file():
+        raise PidflowError(f"{table}: the run table does not exist; give its path in the key 'runs'")
+    lines = [line for line in table.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+    reader = csv.DictReader(lines, delimiter="\t")
+    expected = [field.alias or name for name, field in Run.model_fields.items()]
+    if reader.fieldnames is None or sorted(reader.fieldnames) != sorted(expected):
+        raise PidflowError(f"{table}: the columns must be {', '.join(expected)}, separated by tabs")
+    runs: dict[int, Run] = {}
+    for row in reader:
+        try:
+            run = Run.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = f", column '{first['loc'][0]}'" if first["loc"] else ""
+            message = first["msg"].removeprefix("Value error, ")
+            raise PidflowError(f"{table}: run {row.get('run')}{where}: {message}") from None
+        if run.run in runs:
+            raise PidflowError(f"{table}: run {run.run} is listed twice; keep one row")
+        files = {name: _expand(run.run, name, getattr(run, name), generated) for name in ("data", "simulation")}
+        runs[run.run] = run.model_copy(update=files)
+    if not runs:
+        raise PidflowError(f"{table}: no run is listed; add a row per run")
+    return runs

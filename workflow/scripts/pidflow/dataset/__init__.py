@@ -1,0 +1,1 @@
+"""From track tables to the tracks and features that models see."""

@@ -1,0 +1,1 @@
+"""The example production: real event generators, a parametrised detector, raw AO2D files."""

@@ -1,0 +1,1 @@
+"""Models: training, adaptation to data, and scoring."""
