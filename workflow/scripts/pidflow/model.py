@@ -1,0 +1,75 @@
+"""The model directory: what every model leaves behind and all that scoring needs.
+
+A folder with ``model.json`` (this schema), weights in safetensors or the tree library's text format,
+and ``history.parquet`` for models that are trained in steps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pidflow.errors import PidflowError
+from pidflow.files import read_json, write_json
+
+MODEL_FILE = "model.json"
+HISTORY_FILE = "history.parquet"
+
+
+class ModelInfo(BaseModel):
+    """Content of ``model.json``.
+
+    Attributes
+    ----------
+    kind
+        Which implementation reads the folder.
+    run
+        Run whose simulation it was trained on.
+    species
+        PDG code per certainty, in the order of the outputs.
+    features
+        Track-table columns in the order of the inputs.
+    masks
+        Momentum in GeV/c below which a detector was hidden, by detector.
+    seed
+        Seed of its random choices.
+    settings
+        Its block of the configuration.
+    adaptation
+        Method and settings of the domain adaptation, or None.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["fse", "gbdt", "nsigma"]
+    run: int
+    species: tuple[int, ...]
+    features: tuple[str, ...]
+    masks: dict[str, float]
+    seed: int
+    settings: dict[str, Any]
+    adaptation: dict[str, Any] | None = None
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``model.json`` into `folder`."""
+        write_json(Path(folder) / MODEL_FILE, self.model_dump(mode="json"))
+
+
+def read_info(folder: str | Path) -> ModelInfo:
+    """Read ``model.json``.
+
+    Raises
+    ------
+    PidflowError
+        If the folder holds none or an invalid one.
+    """
+    path = Path(folder) / MODEL_FILE
+    if not path.is_file():
+        raise PidflowError(f"{folder}: no {MODEL_FILE}; train the model first")
+    try:
+        return ModelInfo.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PidflowError(f"{path}: key '{first['loc'][0]}': {first['msg']}; train the model again") from None
