@@ -145,7 +145,10 @@ DATASET_COLUMNS: tuple[Column, ...] = (
     *_nsigma("tof", "no TOF match"),
     Column("split", pa.string(), "", "id", MISSING_NEVER, None, "train, validation or test"),
 )
-"""Columns of the dataset: selected tracks with masks applied, nσ and the split."""
+"""Columns of the dataset: selected tracks with masks applied, nσ and the split.
+
+There ``has_trd`` and ``has_tof`` tell what the model may see: false below the mask's momentum too.
+"""
 
 ROW_ID: tuple[str, ...] = ("source", "data_frame", "row")
 BY_NAME: dict[str, Column] = {column.name: column for column in DATASET_COLUMNS}

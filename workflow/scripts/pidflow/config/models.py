@@ -48,6 +48,11 @@ class Ingest(Block):
         description="flat tables: track-table column ← column in the file",
         examples=[{"tpc_signal": "dEdxTPC"}],
     )
+    missing: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict,
+        description="flat tables: values of a track-table column that mean 'not measured', besides null and NaN",
+        examples=[{"its_signal": [0.0]}],
+    )
     label: LabelRule = Field(default_factory=LabelRule, description="flat tables: where labels come from")
     tree: str | None = Field(None, description="flat ROOT files: name of the tree")
     drop_duplicates: bool = Field(False, description="flat tables: keep the first of rows that are equal in all columns")
@@ -56,8 +61,8 @@ class Ingest(Block):
     @model_validator(mode="after")
     def _known_columns(self) -> Self:
         known = {column.name for column in COLUMNS if column.detector not in ("id", "truth")}
-        if unknown := sorted(set(self.columns) - known):
-            raise ValueError(f"'columns' names {unknown}, which the track table does not have")
+        if unknown := sorted({*self.columns, *self.missing} - known):
+            raise ValueError(f"'columns' or 'missing' names {unknown}, which the track table does not have")
         return self
 
 
@@ -194,6 +199,9 @@ class Adapt(Block):
 class Evaluate(Block):
     """Metrics and plots."""
 
+    methods: tuple[Literal["nsigma", "gbdt", "fse"], ...] = Field(
+        ("nsigma", "gbdt", "fse"), description="models that are trained and compared; the adapted network joins them"
+    )
     pt_edges: tuple[float, ...] = Field(
         (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 20.0), description="edges of the pT bins, GeV/c", min_length=2
     )
@@ -220,7 +228,7 @@ class Closure(Block):
 class Publish(Block):
     """Export and the local registry."""
 
-    registry: str = Field("registry", description="folder of the local registry")
+    model: Literal["fse", "adapted"] = Field("adapted", description="which network is published")
     path: str = Field("Users/p/pidflow/PIDML", description="path in the registry; no component may be a number")
     tolerance: Positive = Field(1e-5, description="largest difference between ONNX and torch that is published")
 
@@ -244,9 +252,19 @@ class Example(Block):
     )
 
 
+class Pathvars(Block):
+    """Folders that the workflow writes to."""
+
+    results: str = Field("results", description="results, one folder per run")
+    registry: str = Field("registry", description="local registry of published models")
+    logs: str = Field("logs", description="a log per job")
+    benchmarks: str = Field("benchmarks/results/jobs", description="time and memory of each job")
+
+
 class Config(Block):
     """The whole configuration."""
 
+    pathvars: Pathvars = Field(default_factory=Pathvars, description="folders that the workflow writes to")
     runs: str = Field("config/runs.tsv", description="the run table")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(20240917, description="seed of every random choice")
     species: tuple[int, ...] = Field(
@@ -268,6 +286,14 @@ class Config(Block):
             raise ValueError(f"'species' names {unknown}; known are ±{sorted(BY_PDG)}")
         if len(set(self.species)) != len(self.species):
             raise ValueError("'species' names a code twice")
+        return self
+
+    @model_validator(mode="after")
+    def _publishable(self) -> Self:
+        if self.publish.model == "adapted" and self.adapt.method == "none":
+            raise ValueError("'publish.model' is adapted but 'adapt.method' is none; choose fse or a method")
+        if "fse" not in self.evaluate.methods:
+            raise ValueError("'evaluate.methods' must name fse, the model that is published")
         return self
 
 

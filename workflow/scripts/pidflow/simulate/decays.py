@@ -79,24 +79,20 @@ def transport(particles: Particles, bz: float, rng: np.random.Generator) -> Part
     Particles
         The input, with decay lengths, followed by the particles made, whose mothers point to earlier rows.
     """
-    flight = particles.flight.copy()
-    everything = [particles]
     indices = np.flatnonzero(particles.status == 1)
     active = particles.take(indices)
+    everything = [particles]
+    lengths = []
     size = len(particles)
-    flights = [flight]
     while len(indices):
-        own, made = _one_generation(active, indices, bz, rng)
-        if flights[-1] is flight:
-            flight[indices] = own
-        else:
-            flights[-1] = own
+        flight, made = _one_generation(active, indices, bz, rng)
+        lengths.append((indices, flight))
         everything.append(made)
-        flights.append(made.flight)
         active, indices = made, np.arange(size, size + len(made))
         size += len(made)
     joined = concatenate(everything)
-    joined.flight[:] = np.concatenate(flights)
+    for rows, flight in lengths:
+        joined.flight[rows] = flight
     return joined
 
 

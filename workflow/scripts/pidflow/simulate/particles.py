@@ -148,7 +148,6 @@ def select(particles: Particles, keep: NDArray[np.bool_]) -> Particles:
         depth[has] += 1
         keep[ancestor[has & keep]] = True
         ancestor[has] = particles.mother[ancestor[has]]
-    order = np.empty(0, dtype=np.int64)
     rank = np.full(len(particles), -1, dtype=np.int64)
     levels = []
     for level in range(int(depth.max(initial=0)) + 1):

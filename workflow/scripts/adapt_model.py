@@ -1,0 +1,18 @@
+"""Adapt the trained network to unlabelled data.
+
+Input: the network, the labelled simulation and the unlabelled data. Output: the adapted model directory.
+"""
+
+from pidflow.jobs import job
+
+with job(snakemake.log[0]):
+    from pidflow.train.fit import adapt_model
+
+    adapt_model(
+        snakemake.input.model,
+        snakemake.input.simulation,
+        snakemake.input.data,
+        snakemake.output.model,
+        settings=snakemake.params.adapt,
+        threads=snakemake.threads,
+    )

@@ -1,0 +1,18 @@
+"""Select tracks, add nσ, apply the detector masks and assign each collision to a set.
+
+Input: track tables and response. Output: the dataset and the account of what was kept.
+"""
+
+from pidflow.jobs import job
+
+with job(snakemake.log[0]):
+    from pidflow.config.models import Dataset
+    from pidflow.dataset.build import build_dataset
+
+    build_dataset(
+        snakemake.input.tracks,
+        snakemake.input.response,
+        snakemake.output.dataset,
+        snakemake.output.quality,
+        settings=Dataset.model_validate(snakemake.params.dataset),
+    )

@@ -1,0 +1,200 @@
+"""Feature selection: SHAP values of boosted trees, ranked with their spread over folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shap
+from numpy.typing import NDArray
+from scipy.stats import ks_2samp
+
+from pidflow.config.models import Features
+from pidflow.dataset.split import uniform
+from pidflow.errors import PidflowError
+from pidflow.files import write_json
+from pidflow.tracks import o2_label
+
+Array = NDArray[np.float64]
+
+_TREES = 80
+_LEAVES = 31
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Importance of features.
+
+    Attributes
+    ----------
+    features
+        Names, [F].
+    share
+        Share of the summed mean |SHAP| per fold, [folds, F].
+    values
+        SHAP values of held-out tracks of the last fold, [n, F, classes].
+    inputs
+        The same tracks' features, [n, F].
+    classes
+        PDG code per class; 0 stands for all other tracks.
+    """
+
+    features: tuple[str, ...]
+    share: Array
+    values: Array
+    inputs: Array
+    classes: tuple[int, ...]
+
+
+def read_columns(path: str | Path, features: tuple[str, ...], rows: pc.Expression | None = None) -> dict[str, NDArray[Any]]:
+    """Read features as float32 with NaN for null, and the columns that decide label and fold.
+
+    Returns
+    -------
+    dict
+        ``features`` float32 [n, F]; ``pdg_code`` int64 [n], 0 where null; ``collision_id`` uint64 [n].
+    """
+    table = pq.read_table(path, columns=[*features, "pdg_code", "collision_id"], filters=rows)
+    matrix = np.stack([table[name].cast(pa.float32()).to_numpy() for name in features], axis=1)
+    return {
+        "features": matrix,
+        "pdg_code": pc.fill_null(table["pdg_code"], 0).to_numpy().astype(np.int64),
+        "collision_id": table["collision_id"].to_numpy(),
+    }
+
+
+def rank(columns: dict[str, NDArray[Any]], features: tuple[str, ...], species: tuple[int, ...], settings: Features, seed: int) -> Ranking:
+    """Rank features by cross-validated mean |SHAP| of a multiclass boosted tree.
+
+    Parameters
+    ----------
+    columns
+        As `read_columns` returns, training tracks.
+    features, species
+        Names of the features and PDG codes of the classes; other tracks form one more class.
+    settings
+        The ``features`` block of the configuration.
+    seed
+        Seed of the trees.
+
+    Notes
+    -----
+    SHAP: S. Lundberg et al., Nature Machine Intelligence 2 (2020) 56 (exact TreeSHAP). Classes
+    weigh the same whatever their abundance, folds are made of whole collisions.
+    """
+    classes = (*species, 0)
+    pdg, matrix = columns["pdg_code"], columns["features"][: settings.max_tracks]
+    target = np.full(len(matrix), len(species))
+    for number, code in enumerate(species):
+        target[pdg[: settings.max_tracks] == code] = number
+    present, target = np.unique(target, return_inverse=True)
+    if len(present) < 2:
+        raise PidflowError("feature selection needs labelled tracks of at least two classes; check the simulation's labels")
+    fold = (uniform(columns["collision_id"][: settings.max_tracks], "folds") * settings.folds).astype(int)
+    shares = []
+    for number in range(settings.folds):
+        inside, held_out = fold != number, np.flatnonzero(fold == number)[: settings.max_shap_tracks]
+        trees = lgb.LGBMClassifier(
+            n_estimators=_TREES, num_leaves=_LEAVES, class_weight="balanced", random_state=seed, n_jobs=1,
+            deterministic=True, force_col_wise=True, verbose=-1,
+        )  # fmt: skip
+        trees.fit(matrix[inside], target[inside])
+        values = np.asarray(shap.TreeExplainer(trees).shap_values(matrix[held_out]))
+        values = values if values.ndim == 3 else np.stack([-values, values], axis=2)
+        importance = np.abs(values).mean(axis=(0, 2))
+        shares.append(importance / importance.sum())
+        print(f"fold {number + 1}/{settings.folds}: most important {features[int(np.argmax(importance))]}", flush=True)
+    return Ranking(features, np.array(shares), values, matrix[held_out], tuple(classes[number] for number in present))
+
+
+def domain_shift(simulation: NDArray[np.float32], data: NDArray[np.float32]) -> tuple[Array, Array]:
+    """Return, per feature, the Kolmogorov–Smirnov distance and the difference of missing shares (data − simulation)."""
+    distance = np.zeros(simulation.shape[1])
+    for number in range(simulation.shape[1]):
+        a, b = simulation[:, number], data[:, number]
+        a, b = a[~np.isnan(a)], b[~np.isnan(b)]
+        if len(a) and len(b):
+            distance[number] = ks_2samp(a, b).statistic
+    return distance, np.isnan(data).mean(axis=0) - np.isnan(simulation).mean(axis=0)
+
+
+def choose(ranking: Ranking, settings: Features) -> dict[str, str]:
+    """Return the features kept, best first, each with the reason."""
+    mean = ranking.share.mean(axis=0)
+    order = np.argsort(-mean, kind="stable")
+    chosen: dict[str, str] = {}
+    if settings.count is not None:
+        free = max(settings.count - len(settings.required), 0)
+        best = [number for number in order if ranking.features[number] not in settings.required][:free]
+        chosen = {ranking.features[n]: f"among the {settings.count} of highest mean |SHAP|" for n in best}
+    else:
+        before = np.concatenate([[0.0], np.cumsum(mean[order])[:-1]])
+        best = [number for number, share in zip(order, before, strict=True) if share < settings.cumulative_share]
+        chosen = {
+            ranking.features[n]: f"within {settings.cumulative_share:.0%} of the summed mean |SHAP|" for n in best
+        }
+    for name in settings.required:
+        chosen[name] = "required by the configuration"
+    return chosen
+
+
+def select_features(
+    simulation: str | Path, data: str | Path | None, output: str | Path, *, species: tuple[int, ...], settings: Features, seed: int
+) -> Ranking:
+    """Rank the candidate features on the training set and write the feature list.
+
+    Parameters
+    ----------
+    simulation, data
+        Datasets of the run; data, if any, only for the domain-shift score.
+    output
+        JSON: ``features`` (ordered names), ``ranking`` (every candidate with importance, spread
+        over folds, domain shift, O2 label and why it was kept or not).
+
+    Raises
+    ------
+    PidflowError
+        If the training set holds fewer than two classes.
+    """
+    rows = pc.field("split") == "train"
+    wanted = tuple(dict.fromkeys((*settings.candidates, *settings.required)))
+    columns = read_columns(simulation, wanted, rows)
+    filled = ~np.isnan(columns["features"]).all(axis=0)
+    if empty := [name for name, ok in zip(wanted, filled, strict=True) if not ok]:
+        print(f"left out, since the input has none: {', '.join(empty)}", flush=True)
+    if absent := [name for name in settings.required if name in empty]:
+        raise PidflowError(f"{simulation}: required feature {absent[0]} is empty; remove it from 'features.required'")
+    candidates = tuple(name for name in wanted if name not in empty)
+    columns["features"] = columns["features"][:, filled]
+    ranking = rank(columns, candidates, species, settings, seed)
+    chosen = choose(ranking, settings)
+    mean, spread = ranking.share.mean(axis=0), ranking.share.std(axis=0, ddof=1)
+    shift = missing = np.zeros(len(candidates))
+    if data is not None:
+        shift, missing = domain_shift(columns["features"], read_columns(data, candidates, rows)["features"])
+    write_json(
+        output,
+        {
+            "features": list(chosen),
+            "ranking": [
+                {
+                    "feature": candidates[n],
+                    "o2_label": o2_label(candidates[n]),
+                    "importance": float(mean[n]),
+                    "spread": float(spread[n]),
+                    "domain_shift": float(shift[n]) if data is not None else None,
+                    "missing_shift": float(missing[n]) if data is not None else None,
+                    "kept": candidates[n] in chosen,
+                    "reason": chosen.get(candidates[n], "below the cut on importance"),
+                }
+                for n in np.argsort(-mean, kind="stable")
+            ],
+        },
+    )
+    return ranking

@@ -1,0 +1,1 @@
+"""Figures: one module per family; each function draws one file, whose format follows from its suffix."""

@@ -1,0 +1,90 @@
+"""TPC signal against momentum of the tracks selected as each species."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mplhep
+import numpy as np
+from hist import Hist, axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from numpy.typing import NDArray
+
+from pidflow.evaluate.figures.style import P_LABEL, class_label, drawing
+from pidflow.evaluate.scored import ScoredTracks, read_scored
+
+_BINS = 110
+_MOMENTUM = (0.1, 10.0)
+
+
+def plot_signal(
+    dataset: str | Path,
+    scores: Mapping[str, str | Path],
+    output: str | Path,
+    *,
+    species: tuple[int, ...],
+    threshold: float,
+    title: str,
+) -> None:
+    """Draw the selected tracks of a dataset, of every split; truth is not needed.
+
+    Parameters
+    ----------
+    dataset
+        Parquet file.
+    scores
+        Score table by label; one row of panels each.
+    output
+        Image file.
+    species
+        PDG codes; one column each.
+    threshold
+        Certainty from which a track is selected.
+    title
+        Title of the figure.
+    """
+    columns = ["tpc_signal", "tpc_inner_param", "p"]
+    methods = {label: read_scored(dataset, path, species, columns, split=None) for label, path in scores.items()}
+    momentum, signal = _coordinates(next(iter(methods.values())))
+    highest = float(np.clip(1.1 * np.nanquantile(signal, 0.995), 100.0, 400.0))
+    everything = _fill(momentum, signal, highest)
+    norm = LogNorm(1.0, max(float(everything.values().max()), 10.0))
+    with drawing(output, 1.6 + 2.6 * len(species), 0.9 + 2.7 * len(methods), title) as figure:
+        grid = figure.subplots(len(methods), len(species), sharex=True, sharey=True, squeeze=False)
+        for row, (label, tracks) in zip(grid, methods.items(), strict=True):
+            for i, axes in enumerate(row):
+                axes.contourf(
+                    everything.axes[0].centers,
+                    everything.axes[1].centers,
+                    everything.values().T,
+                    levels=[0.5, norm.vmax / 30, norm.vmax],
+                    colors=["0.92", "0.85"],
+                )
+                selected = tracks.certainty[:, i] >= threshold
+                histogram = _fill(momentum[selected], signal[selected], highest)
+                mesh = mplhep.hist2dplot(histogram, ax=axes, norm=norm, cmap="viridis", cbar=False)[0]
+                mesh.set_rasterized(True)
+                axes.text(0.96, 0.95, f"{selected.sum():,}", transform=axes.transAxes, ha="right", va="top")
+                axes.set(xlabel="", ylabel="")
+            row[0].set_ylabel(f"{label}\nTPC d$\\mathit{{E}}$/d$\\mathit{{x}}$ (arb. units)")
+        for axes, pdg in zip(grid[0], species, strict=True):
+            axes.set_title(f"selected as {class_label(pdg, species)}")
+        for axes in grid[-1]:
+            axes.set_xlabel(P_LABEL)
+        grid[0, 0].set(xscale="log", xlim=_MOMENTUM, ylim=(0.0, highest))
+        figure.colorbar(ScalarMappable(norm, "viridis"), ax=grid, label="Selected tracks per bin", pad=0.01, aspect=30)
+
+
+def _coordinates(tracks: ScoredTracks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the momentum at the inner TPC wall (that at the vertex where it is null) and the signal."""
+    inner = tracks.floats("tpc_inner_param")
+    return np.where(np.isnan(inner), tracks.floats("p"), inner), tracks.floats("tpc_signal")
+
+
+def _fill(momentum: NDArray[np.float64], signal: NDArray[np.float64], highest: float) -> Hist:
+    histogram = Hist(
+        axis.Regular(_BINS, *_MOMENTUM, transform=axis.transform.log), axis.Regular(_BINS, 0.0, highest)
+    )
+    return histogram.fill(momentum, signal)

@@ -1,0 +1,177 @@
+"""Reader of flat tables of tracks: Parquet, or a TTree with one entry per track."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pidflow.config.models import Ingest
+from pidflow.errors import PidflowError
+from pidflow.identity import collision_ids
+from pidflow.ingest.table import to_table
+from pidflow.tracks import BY_NAME
+
+Columns = dict[str, Any]
+
+_PRESENCE = {
+    "has_its": ("its_signal", "its_n_cls"),
+    "has_tpc": ("tpc_signal",),
+    "has_trd": ("trd_signal", "trd_pattern"),
+    "has_tof": ("beta", "tof_signal"),
+}
+
+
+class FlatFile:
+    """One flat file, read in batches.
+
+    Parameters
+    ----------
+    path
+        Parquet (``.parquet``) or ROOT file.
+    source
+        Name of the file in the run table; part of every row's identity.
+    run
+        Run that the tracks are counted to.
+    settings
+        Column map, values that mean missing, label rule and tree name.
+    simulation
+        Whether labels are read (simulation, or data with tagged species).
+
+    Attributes
+    ----------
+    counts
+        What was read and dropped so far.
+    """
+
+    def __init__(self, path: str | Path, *, source: str, run: int, settings: Ingest, simulation: bool) -> None:
+        self.path, self.source, self.run, self.settings, self.simulation = Path(path), source, run, settings, simulation
+        self.counts = {"batches": 0, "tracks": 0, "duplicates": 0}
+        self._seen: set[int] = set()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield a track table per batch.
+
+        Raises
+        ------
+        PidflowError
+            If the file is damaged, lacks a mapped column, or has no label by the rule.
+        """
+        try:
+            for number, frame in enumerate(self._batches()):
+                self.counts["batches"] += 1
+                self.counts["tracks"] += len(frame)
+                yield self._table(number, frame)
+        except PidflowError:
+            raise
+        except Exception as error:  # damage shows as many exception types, depending on the format
+            reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:120]
+            raise PidflowError(f"{self.path}: damaged or truncated file ({reason}); transfer it again") from error
+
+    def _batches(self) -> Iterator[pd.DataFrame]:
+        if self.path.suffix == ".parquet":
+            with pq.ParquetFile(self.path) as file:
+                self._require(set(file.schema_arrow.names))
+                for batch in file.iter_batches(self.settings.batch_rows):
+                    yield batch.to_pandas()
+            return
+        import uproot
+
+        if self.settings.tree is None:
+            raise PidflowError(f"{self.path}: name the tree of a flat ROOT file in the key 'ingest.tree'")
+        with uproot.open(self.path) as file:
+            if self.settings.tree not in file:
+                raise PidflowError(f"{self.path}: no tree {self.settings.tree}; correct the key 'ingest.tree'")
+            tree = file[self.settings.tree]
+            self._require(set(tree.keys()))
+            yield from tree.iterate(library="pd", step_size=self.settings.batch_rows)
+
+    def _require(self, present: set[str]) -> None:
+        label = self.settings.label.column
+        wanted = [*self.settings.columns.values(), *([label] if label and self.simulation else [])]
+        if absent := [name for name in wanted if name not in present]:
+            raise PidflowError(
+                f"{self.path}: no column {absent[0]}, only {', '.join(sorted(present)[:12])}; correct 'ingest.columns'"
+            )
+
+    def _table(self, number: int, frame: pd.DataFrame) -> pa.Table:
+        rows = np.arange(len(frame), dtype=np.int32)
+        if self.settings.drop_duplicates:
+            fresh = self._fresh(frame)
+            frame, rows = frame[fresh], rows[fresh]
+        columns: Columns = {name: frame[original].to_numpy() for name, original in self.settings.columns.items()}
+        for name, values in columns.items():
+            columns[name] = self._masked(name, values)
+        columns = _with_kinematics(columns, self.path)
+        for present, signals in _PRESENCE.items():
+            columns[present] = np.zeros(len(rows), dtype=bool)
+            for signal in signals:
+                if signal in columns:
+                    columns[present] |= ~np.ma.getmaskarray(columns[signal])
+        columns |= {
+            "source": np.full(len(rows), self.source, dtype=object),
+            "data_frame": np.full(len(rows), number, dtype=np.int64),
+            "row": rows,
+            "run": np.full(len(rows), self.run, dtype=np.int32),
+            "collision_id": collision_ids(self.source, number, rows),
+        }
+        if self.simulation:
+            columns["pdg_code"] = self._labels(frame)
+        return to_table(columns)
+
+    def _fresh(self, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+        fresh = np.ones(len(hashes), dtype=bool)
+        for position, value in enumerate(hashes.tolist()):
+            if value in self._seen:
+                fresh[position] = False
+            self._seen.add(value)
+        self.counts["duplicates"] += int((~fresh).sum())
+        return fresh
+
+    def _masked(self, name: str, values: Any) -> Any:
+        missing = ~np.isfinite(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(len(values), dtype=bool)
+        for sentinel in self.settings.missing.get(name, ()):
+            missing |= values == sentinel
+        if missing.any() and BY_NAME[name].missing == "never":
+            raise PidflowError(f"{self.path}: column {self.settings.columns[name]} is not finite in every row; clean it")
+        return np.ma.array(values, mask=missing)
+
+    def _labels(self, frame: pd.DataFrame) -> Any:
+        rule = self.settings.label
+        if rule.column:
+            return frame[rule.column].to_numpy()
+        if self.path.stem not in rule.file_stems:
+            raise PidflowError(f"{self.path}: no label for it; add '{self.path.stem}' to 'ingest.label.file_stems'")
+        return np.full(len(frame), rule.file_stems[self.path.stem], dtype=np.int32)
+
+
+def _with_kinematics(columns: Columns, path: Path) -> Columns:
+    """Complete p, pT and momentum components from those given.
+
+    The relations are p = pT·cosh η, pz = pT·sinh η, px = pT·cos φ and py = pT·sin φ.
+    """
+    completed = dict(columns)
+    have = completed.keys()
+    if {"px", "py", "pz"} <= have:
+        completed.setdefault("pt", np.hypot(completed["px"], completed["py"]))
+        completed.setdefault("p", np.hypot(completed["pt"], completed["pz"]))
+        completed.setdefault("eta", np.arcsinh(completed["pz"] / completed["pt"]))
+        completed.setdefault("phi", np.arctan2(completed["py"], completed["px"]) % (2.0 * np.pi))
+    if "eta" in have and "pt" in have:
+        completed.setdefault("p", completed["pt"] * np.cosh(completed["eta"]))
+    if "eta" in have and "p" in have:
+        completed.setdefault("pt", completed["p"] / np.cosh(completed["eta"]))
+    if not {"p", "pt"} <= have:
+        raise PidflowError(f"{path}: momentum is incomplete; map p and pt, pt and eta, or px, py and pz in 'ingest.columns'")
+    if "eta" in have:
+        completed.setdefault("pz", completed["pt"] * np.sinh(completed["eta"]))
+    if "phi" in have:
+        completed.setdefault("px", completed["pt"] * np.cos(completed["phi"]))
+        completed.setdefault("py", completed["pt"] * np.sin(completed["phi"]))
+    return completed

@@ -1,0 +1,69 @@
+"""What every script does around its one call: a log, progress for who watches, one clear sentence on failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from pidflow.errors import PidflowError
+
+
+class _Tee:
+    """A text stream that writes to two."""
+
+    def __init__(self, first: TextIO, second: TextIO) -> None:
+        self._streams = (first, second)
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
+
+
+@contextlib.contextmanager
+def job(log: str | Path) -> Iterator[None]:
+    """Run the block with all output in a log.
+
+    What Python prints on stdout goes to the log and to the terminal; everything else, that of
+    compiled libraries included, to the log alone. An exception ends the process with exit code 1:
+    a `PidflowError` as its one sentence, any other with its traceback in the log.
+
+    Parameters
+    ----------
+    log
+        Log file; its folder is made.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(log, "w", encoding="utf-8", buffering=1) as stream, os.fdopen(os.dup(2), "w", buffering=1) as terminal:
+        saved = os.dup(1), os.dup(2)
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(_Tee(stream, terminal)):  # type: ignore[type-var]
+                yield
+        except PidflowError as error:
+            _fail(f"error: {error}", stream, terminal)
+        except Exception as error:
+            traceback.print_exc(file=stream)
+            _fail(f"error: {type(error).__name__}: {error} (traceback in {log})", stream, terminal)
+        finally:
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+
+
+def _fail(message: str, *streams: TextIO) -> None:
+    for stream in streams:
+        print(message, file=stream, flush=True)
+    sys.exit(1)

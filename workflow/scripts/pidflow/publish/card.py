@@ -1,0 +1,186 @@
+"""The model card: what a published model is for, how good it is, and how to load it, in Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pidflow.errors import PidflowError
+from pidflow.files import read_json, write_text
+from pidflow.model import ModelInfo
+from pidflow.physics import charge_sign, object_key, species_of
+from pidflow.publish.names import default_working_point, model_file, outside_default_join, p_limits
+from pidflow.tracks import BY_NAME, o2_label
+
+_RATES = ("purity", "efficiency", "f1", "auc")
+_MACRO = {"f1": "F1", "f1_hadrons": "F1, π K p", "auc": "AUC"}
+_ABSENT = "–"
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _interval(number: Mapping[str, Any] | float | None) -> str:
+    """Return ``value [low, high]``, the value alone where there is no interval, or a dash."""
+    if not isinstance(number, Mapping):
+        return _ABSENT if number is None else f"{number:.4f}"
+    if number.get("value") is None:
+        return _ABSENT
+    low, high = number.get("low"), number.get("high")
+    bounds = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
+    return f"{number['value']:.4f}{bounds}"
+
+
+def _species_name(pdg: int) -> str:
+    return f"{species_of(pdg).key}{'+' if charge_sign(pdg) > 0 else '-'}"
+
+
+def _features(info: ModelInfo) -> str:
+    rows: list[tuple[object, ...]] = []
+    for position, name in enumerate(info.features):
+        column = BY_NAME[name]
+        rows.append(
+            (position, name, f"`{o2_label(name)}`", column.unit or "1", column.detector, column.missing, column.doc)
+        )
+    return _table(("#", "feature", "O2 label", "unit", "detector", "missing", "meaning"), rows)
+
+
+def _metrics(title: str, path: str | Path) -> str:
+    content = read_json(path)
+    try:
+        rows: list[tuple[object, ...]] = [
+            (_species_name(record["pdg"]), record["pdg"], *(_interval(record["overall"].get(rate)) for rate in _RATES))
+            for record in content["species"]
+        ]
+        macro = ", ".join(
+            f"{label} {_interval(content['macro'][key])}" for key, label in _MACRO.items() if key in content["macro"]
+        )
+    except (KeyError, TypeError) as error:
+        raise PidflowError(f"{path}: the metrics have no {error}; evaluate the model again") from None
+    return f"### {title}\n\n{_table(('species', 'PDG', *_RATES), rows)}\n\nMean over species: {macro or _ABSENT}.\n"
+
+
+def _adaptation(info: ModelInfo) -> str:
+    if info.adaptation is None or info.adaptation.get("method") == "none":
+        return "None: the model knows simulation only, and its certainties on data carry the simulation's defects."
+    settings = ", ".join(f"{key} = {value}" for key, value in info.adaptation.items() if key != "method")
+    return (
+        f"Method `{info.adaptation.get('method')}` ({settings or 'default settings'}), from simulation to the run's own"
+        " tracks without labels; no label of data was used to train, select or stop."
+    )
+
+
+def _loading(info: ModelInfo, registry_path: str, timestamp: int, certainty: float) -> str:
+    limits = p_limits(info.masks)
+    automatic = default_working_point(info.masks, certainty)
+    fragment: dict[str, Any] = {
+        "useCcdb": "true",
+        "ccdbPath": registry_path,
+        "localPath": "PIDML",
+        "useFixedTimestamp": "true",
+        "fixedTimestamp": str(timestamp),
+        "pdgPids": {"values": [str(pdg) for pdg in info.species]},
+        "mlIdentCertaintyThresholds": {"values": [str(certainty)] * len(info.species)},
+        "autoMode": "true" if automatic else "false",
+        "ptCuts": {
+            "labels_rows": [object_key(pdg) for pdg in info.species],
+            "labels_cols": ["TPC", "TPC + TOF", "TPC + TOF + TRD"],
+            "values": [[str(limit) for limit in limits]] * len(info.species),
+        },
+    }
+    text = json.dumps({"simple-apply-pid-onnx-interface": fragment}, indent=2, ensure_ascii=False)
+    return (
+        f"Configuration of `o2-analysis-simple-apply-pid-onnx-interface`; objects at `{registry_path}`, or with"
+        f" `useCcdb` false the folder `localPath`. The table `ptCuts` holds limits on p in spite of its name.\n\n"
+        f"```json\n{text}\n```\n\nFiles: {', '.join(f'`{model_file(pdg)}`' for pdg in info.species)},"
+        " `columns_for_training.json`, `scaling_params.json` (identity: the graphs scale).\n"
+    )
+
+
+def _limits(info: ModelInfo, certainty: float) -> str:
+    lines = [
+        "Certainties are one-vs-all: a track can be accepted as more than one species, or as none.",
+        "Valid for the run above, its reconstruction pass and the selection below; other conditions shift the response.",
+        "Track parameters must be those at the vertex (propagated tracks), as in training.",
+        "A value that O2Physics does not mask reaches the model as the framework's sentinel; it is clamped, not recognised.",
+    ]
+    if extra := outside_default_join(info.features):
+        lines.append(f"The example tasks of O2Physics do not join {', '.join(extra)}: add the tables that hold them.")
+    if not default_working_point(info.masks, certainty):
+        lines.append("The masks or the certainty are not O2Physics' defaults: `autoMode` must stay off.")
+    approximate = [f"`{name}`: {BY_NAME[name].approximate}" for name in info.features if BY_NAME[name].approximate]
+    return "\n".join(f"- {line}" for line in [*lines, *approximate])
+
+
+def write_card(
+    output_md: str | Path,
+    *,
+    run: Mapping[str, Any],
+    info: ModelInfo,
+    metrics: Mapping[str, str | Path],
+    gate: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    registry_path: str,
+    selection: Mapping[str, Any],
+    certainty: float = 0.5,
+) -> None:
+    """Write the model card.
+
+    Parameters
+    ----------
+    output_md
+        File to write.
+    run
+        Row of the run table: run, period, pass, system, year, bz, valid_from, valid_until.
+    info
+        Model description.
+    metrics
+        Metrics file by title, such as ``{"simulation, test set": "metrics.json"}``.
+    gate
+        Report of the gate.
+    provenance
+        Record of the publication.
+    registry_path
+        Path of the objects, without object.
+    selection
+        Track selection as configured.
+    certainty
+        Certainty from which a track is accepted.
+
+    Raises
+    ------
+    PidflowError
+        If a metrics file lacks a part.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items() if version)
+    state = provenance.get("git") or {}
+    commit = f"{state.get('commit') or 'unknown'}{' with local changes' if state.get('dirty') else ''}"
+    cuts: list[tuple[object, ...]] = [(key, _ABSENT if cut is None else cut) for key, cut in selection.items()]
+    masks = ", ".join(f"{name.upper()} below p = {limit:g} GeV/c" for name, limit in sorted(info.masks.items()))
+    parts = (
+        f"# Particle identification for run {info.run}",
+        "## Intended use\n\nCertainty in [0, 1] that a charged track is "
+        f"{', '.join(map(_species_name, info.species))}, per track, for analyses of this run in O2Physics. Not meant for"
+        " other runs, other reconstruction passes or triggers.",
+        "## Data\n\n" + _table(("field", "value"), [(key, value) for key, value in run.items()]),
+        f"## Selection and masks\n\n{_table(('cut', 'value'), cuts)}\n\nHidden from the model: {masks or 'nothing'}.",
+        f"## Features\n\n{_features(info)}",
+        "## Performance\n\nIntervals in brackets. Tracks are accepted from certainty "
+        f"{certainty:g}.\n\n" + "\n".join(_metrics(title, path) for title, path in metrics.items()),
+        f"## Adaptation\n\n{_adaptation(info)}",
+        f"## Limits\n\n{_limits(info, certainty)}",
+        f"## Loading in O2Physics\n\n{_loading(info, registry_path, int(run['valid_from']), certainty)}",
+        f"## Checks\n\n{gate['n_checks']} comparisons with the network over {len(gate['patterns'])} detector patterns;"
+        f" largest difference {gate['worst_difference']:.2g}, allowed {gate['tolerance']:g}.",
+        f"## Provenance\n\nModel kind `{info.kind}`, seed {info.seed}; code `{provenance['code']}`; commit {commit};"
+        f" {len(provenance['inputs'])} inputs (checksums in `provenance.json`); {versions}.",
+    )
+    write_text(output_md, "\n\n".join(part.strip() for part in parts) + "\n")

@@ -1,0 +1,299 @@
+"""A local folder that answers like the CCDB: objects by path and time, the newest publication wins.
+
+``objects/<2>/<sha256>`` holds content once; ``entries/<path>/<from>_<until>_<created>_<digest>.json`` is one publication
+of all objects of a bundle. The entry takes its name last, by a rename, so a bundle is visible whole or not at all.
+
+Rules taken from the CCDB server: validity is [from, until) in ms; of the valid versions the one created last wins; no
+part of a path is a number; ten parts at most; some characters are barred from metadata keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from pidflow.errors import PidflowError
+from pidflow.files import read_json, sha256
+from pidflow.publish.names import COLUMNS_OBJECT, GATE_FILE, MODEL_PREFIX, SCALING_OBJECT
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_METADATA_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_METADATA_VALUE = re.compile(r"[^/\x00-\x1f]+")
+_MOST_PARTS = 10
+
+
+def _file_name(name: str) -> str:
+    if not _PART.fullmatch(name):
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+
+
+class Blob(BaseModel):
+    """Content of an object: local file name, SHA-256 and size in bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: FileName
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class Entry(BaseModel):
+    """One publication.
+
+    Attributes
+    ----------
+    path
+        Path in the registry, without the object.
+    valid_from, valid_until, created
+        ms since 1970; the validity excludes its end.
+    objects
+        What O2Physics loads, by object name.
+    documents
+        What lies beside it, by file name.
+    new
+        Whether this call made it; not part of the file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    valid_from: int
+    valid_until: int
+    created: int
+    metadata: dict[str, str]
+    objects: dict[FileName, Blob]
+    documents: dict[FileName, Blob]
+    new: bool = Field(False, exclude=True)
+
+    def same_content(self, other: Entry) -> bool:
+        """Return whether both publish the same bytes with the same metadata."""
+        return (self.objects, self.documents, self.metadata) == (other.objects, other.documents, other.metadata)
+
+
+def _check_path(path: str) -> str:
+    parts = path.split("/")
+    if any(not _PART.fullmatch(part) or part.isdigit() for part in parts) or len(parts) >= _MOST_PARTS:
+        raise PidflowError(
+            f"registry path {path!r}: it needs fewer than {_MOST_PARTS} parts of letters, digits and _ . + -, none of"
+            " them a number; correct 'publish.path'"
+        )
+    return path
+
+
+def _check_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    for key, value in metadata.items():
+        if not _METADATA_KEY.fullmatch(key) or not _METADATA_VALUE.fullmatch(value):
+            raise PidflowError(f"metadata {key}={value!r}: the CCDB bars such a key or value; use letters and digits")
+    return dict(sorted(metadata.items()))
+
+
+def _place(content: bytes, final: Path) -> None:
+    """Write under a name that no other process on any machine uses, then rename."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _object_path(registry: Path, digest: str) -> Path:
+    return registry / "objects" / digest[:2] / digest
+
+
+def _read_blob(registry: Path, blob: Blob) -> bytes:
+    path = _object_path(registry, blob.sha256)
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != blob.sha256:
+        raise PidflowError(f"{path}: the object is missing or damaged; publish {blob.file} again")
+    return content
+
+
+def _bundle(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the content of a bundle by file name, and the object name of each file that is loadable.
+
+    Raises
+    ------
+    PidflowError
+        If a file is missing, oddly named, or not the one that passed the gate.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    for path in files:
+        if not _PART.fullmatch(path.name):
+            raise PidflowError(f"{path}: the name is not fit for publication; rename or remove it")
+    content = {path.name: path.read_bytes() for path in files}
+    objects = {f.name: f.stem for f in files if f.suffix == ".onnx" or f.stem in (COLUMNS_OBJECT, SCALING_OBJECT)}
+    names = set(objects.values())
+    if not {COLUMNS_OBJECT, SCALING_OBJECT} <= names or not any(name.startswith(MODEL_PREFIX) for name in names):
+        raise PidflowError(f"{folder}: it is no whole bundle; export the model again")
+    if GATE_FILE not in content:
+        raise PidflowError(f"{folder}: it has no {GATE_FILE}; pass the gate before publication")
+    passed = json.loads(content[GATE_FILE])["files"]
+    for name in objects:
+        if passed.get(name) != hashlib.sha256(content[name]).hexdigest():
+            raise PidflowError(f"{folder / name}: it is not the file that passed the gate; check the bundle again")
+    return content, objects
+
+
+def history(registry: str | Path, path: str) -> list[Entry]:
+    """Return all publications under a path, oldest creation first.
+
+    Raises
+    ------
+    PidflowError
+        For a path that the rules bar or an entry that cannot be read.
+    """
+    folder = Path(registry) / "entries" / _check_path(path)
+    files = sorted(file for file in folder.glob("*.json") if file.is_file() and not file.name.startswith("."))
+    found: list[tuple[int, str, Entry]] = []
+    for file in files:
+        try:
+            entry = Entry.model_validate(read_json(file))
+        except (ValidationError, ValueError):
+            raise PidflowError(f"{file}: the entry is damaged; remove it and publish again") from None
+        found.append((entry.created, file.name, entry))
+    return [entry for _, _, entry in sorted(found, key=lambda item: item[:2])]
+
+
+def lookup(registry: str | Path, path: str, timestamp: int) -> Entry | None:
+    """Return the publication that wins at `timestamp` (ms), or None."""
+    valid = [entry for entry in history(registry, path) if entry.valid_from <= timestamp < entry.valid_until]
+    return valid[-1] if valid else None
+
+
+def publish(
+    registry: str | Path,
+    path: str,
+    bundle_dir: str | Path,
+    *,
+    valid_from: int,
+    valid_until: int,
+    metadata: Mapping[str, str],
+    created: int | None = None,
+) -> Entry:
+    """Publish a bundle, all of it or nothing.
+
+    If the latest publication of exactly this validity has the same bytes and metadata, it is returned and nothing is
+    written (``new`` is then False).
+
+    Parameters
+    ----------
+    registry
+        Folder of the registry; made if need be.
+    path
+        Path of the publication, without object.
+    bundle_dir
+        Folder with what O2Physics loads, a passed gate's report and documents.
+    valid_from, valid_until
+        Validity [from, until) in ms since 1970.
+    metadata
+        Free keys and values.
+    created
+        Creation time in ms; None: now, and later than all earlier publications under the path.
+
+    Raises
+    ------
+    PidflowError
+        If a rule of the registry is broken, the bundle is not whole, not the one that passed the gate, or would leave
+        objects of an older publication visible beside its own.
+    """
+    store, folder = Path(registry), Path(bundle_dir)
+    if not 0 <= valid_from < valid_until:
+        raise PidflowError(f"{folder}: validity [{valid_from}, {valid_until}) is empty; correct the run table")
+    earlier = history(store, path)
+    content, object_of = _bundle(folder)
+    blobs = {
+        name: Blob(file=name, sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in content.items()
+    }
+    if created is None:
+        created = max([time.time_ns() // 1_000_000, *(entry.created + 1 for entry in earlier)])
+    entry = Entry(
+        path=path,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        created=created,
+        metadata=_check_metadata(metadata),
+        objects={object_of[name]: blob for name, blob in blobs.items() if name in object_of},
+        documents={name: blob for name, blob in blobs.items() if name not in object_of},
+        new=True,
+    )
+    same_validity = [old for old in earlier if (old.valid_from, old.valid_until) == (valid_from, valid_until)]
+    if same_validity and same_validity[-1].same_content(entry):
+        return same_validity[-1]
+    for old in earlier:
+        overlap = old.valid_from < valid_until and valid_from < old.valid_until
+        if overlap and (left := sorted(set(old.objects) - set(entry.objects))):
+            raise PidflowError(
+                f"{path}: {left[0]} of an older publication would stay visible beside this bundle; publish the same"
+                " species or choose another 'publish.path'"
+            )
+    for blob in blobs.values():
+        final = _object_path(store, blob.sha256)
+        if not final.is_file() or sha256(final) != blob.sha256:
+            _place(content[blob.file], final)
+    text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    _place(text.encode(), store / "entries" / path / f"{valid_from}_{valid_until}_{created}_{digest}.json")
+    return entry
+
+
+def retrieve(registry: str | Path, object_path: str, timestamp: int, destination: str | Path) -> Entry:
+    """Write one object, found by its own path as the CCDB does, under a local name (``retrieveBlob``).
+
+    Raises
+    ------
+    PidflowError
+        If no publication of it is valid at `timestamp` (ms), where O2Physics stops, or its content is damaged.
+    """
+    path, _, name = object_path.rpartition("/")
+    valid = [
+        entry
+        for entry in history(registry, path)
+        if name in entry.objects and entry.valid_from <= timestamp < entry.valid_until
+    ]
+    if not valid:
+        raise PidflowError(f"{object_path}: nothing is published for time {timestamp} ms; publish the run first")
+    _place(_read_blob(Path(registry), valid[-1].objects[name]), Path(destination))
+    return valid[-1]
+
+
+def fetch(
+    registry: str | Path, path: str, timestamp: int, destination: str | Path, *, documents: bool = False
+) -> Entry:
+    """Write the objects that win at `timestamp` (ms) into a folder under their local names.
+
+    Parameters
+    ----------
+    documents
+        Whether to write card, provenance and reports too.
+
+    Raises
+    ------
+    PidflowError
+        If nothing is valid then, or an object is damaged; nothing is written in either case.
+    """
+    entry = lookup(registry, path, timestamp)
+    if entry is None:
+        raise PidflowError(f"{path}: nothing is published for time {timestamp} ms; publish the run first")
+    wanted: dict[str, Any] = {**entry.objects, **(entry.documents if documents else {})}
+    content = {blob.file: _read_blob(Path(registry), blob) for blob in wanted.values()}
+    for name, data in content.items():
+        _place(data, Path(destination) / name)
+    return entry

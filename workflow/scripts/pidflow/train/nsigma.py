@@ -1,0 +1,45 @@
+"""The classical selection: |nσ| of the TPC at low momentum, TPC and TOF combined above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pidflow.config.models import NSigma
+from pidflow.model import ModelInfo
+from pidflow.physics import charge_sign, species_of
+
+
+def features_for(species: Sequence[int]) -> tuple[str, ...]:
+    """Return the dataset columns that the selection reads."""
+    keys = dict.fromkeys(species_of(pdg).key for pdg in species)
+    return ("p", "sign", *(f"{detector}_nsigma_{key}" for detector in ("tpc", "tof") for key in keys))
+
+
+class Scorer:
+    """Certainty 1/(1 + (nσ/cut)²), which is 0.5 at the cut and 0 where a required detector is missing.
+
+    Notes
+    -----
+    nσ is |nσ_TPC| below the momentum ``tof_from`` and √(nσ_TPC² + nσ_TOF²) above, as in
+    EPJC 84 (2024) 691, sect. 2. A track of the other charge gets 0, if charges are known.
+    """
+
+    def __init__(self, info: ModelInfo) -> None:
+        self.info, self.settings = info, NSigma.model_validate(info.settings)
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        column = dict(zip(self.info.features, features.T.astype(np.float64), strict=True))
+        certainties = []
+        for pdg in self.info.species:
+            key = species_of(pdg).key
+            tpc, tof = np.abs(column[f"tpc_nsigma_{key}"]), np.abs(column[f"tof_nsigma_{key}"])
+            alone = np.inf if self.settings.require_tof else tpc
+            combined = np.where(np.isnan(tof), alone, np.hypot(tpc, tof))
+            deviation = np.where(column["p"] < self.settings.tof_from, tpc, combined)
+            certainty = 1.0 / (1.0 + (deviation / self.settings.n_sigma) ** 2)
+            wrong_charge = column["sign"] * charge_sign(pdg) < 0
+            certainties.append(np.where(np.isnan(deviation) | wrong_charge, 0.0, certainty))
+        return np.stack(certainties, axis=1).astype(np.float32)
