@@ -55,7 +55,9 @@ def write_dataset(
     }
     fields = schema(DATASET_COLUMNS)
     arrays = [
-        pa.array(columns[field.name]).cast(field.type, safe=False) if field.name in columns else pa.nulls(n_tracks, field.type)
+        pa.array(columns[field.name]).cast(field.type, safe=False)
+        if field.name in columns
+        else pa.nulls(n_tracks, field.type)
         for field in fields
     ]
     pq.write_table(pa.Table.from_arrays(arrays, schema=fields), path)
@@ -88,3 +90,9 @@ def write_scores(
     certainties = [pa.array(value.astype(np.float32), mask=hidden) for value in values]
     pq.write_table(pa.Table.from_arrays([*carried, *certainties], schema=fields), path)
     return path
+
+
+def test_sample_follows_the_contracts(tmp_path):
+    dataset = write_dataset(tmp_path / "dataset.parquet", n_tracks=50)
+    assert pq.read_schema(dataset).equals(schema(DATASET_COLUMNS))
+    assert pq.read_schema(write_scores(tmp_path / "scores.parquet", dataset)).equals(score_schema(SPECIES))

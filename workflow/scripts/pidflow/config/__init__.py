@@ -1,6 +1,6 @@
 """Configuration and run table, validated."""
 
 from pidflow.config.models import Config, load, validate
-from pidflow.config.runs import Run, file_key, load_runs
+from pidflow.config.runs import Run, check_runs, file_key, load_runs
 
-__all__ = ["Config", "Run", "file_key", "load", "load_runs", "validate"]
+__all__ = ["Config", "Run", "check_runs", "file_key", "load", "load_runs", "validate"]

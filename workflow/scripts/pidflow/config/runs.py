@@ -12,6 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from pidflow.config.models import Config
 from pidflow.errors import PidflowError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -140,3 +141,23 @@ def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
     if not runs:
         raise PidflowError(f"{table}: no run is listed; add a row per run")
     return runs
+
+
+def check_runs(config: Config, runs: dict[int, Run]) -> None:
+    """Check what the configuration asks of every run.
+
+    Raises
+    ------
+    PidflowError
+        If adaptation or closure is asked of a run without data.
+    """
+    for run in runs.values():
+        if run.data:
+            continue
+        if config.adapt.method != "none":
+            raise PidflowError(
+                f"{config.runs}: run {run.run} has no data to adapt to; give its data files, "
+                "or set 'adapt.method' to none and 'publish.model' to fse"
+            )
+        if config.closure.truth is not None:
+            raise PidflowError(f"{config.runs}: run {run.run} has no data for closure; set 'closure.truth' to null")

@@ -41,7 +41,9 @@ def attach_truth(dataset: str | Path, truth: Mapping[str, str], output: str | Pa
     keys = ["source", "data_frame", "row"]
     joined = tracks.join(pa.concat_tables(parts).append_column("known", pa.array([True] * sum(map(len, parts)))), keys)
     if joined["known"].null_count:
-        raise PidflowError(f"{dataset}: {joined['known'].null_count} tracks are not in the truth files; make them again")
+        raise PidflowError(
+            f"{dataset}: {joined['known'].null_count} tracks are not in the truth files; make them again"
+        )
     columns = schema(DATASET_COLUMNS)
     with replacing(output) as temporary:
         pq.write_table(joined.sort_by("position").select(columns.names).cast(columns), temporary, compression="zstd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,9 @@ def compute_metrics(
     """
     tracks = read_scored(dataset, scores, species, COLUMNS)
     if tracks.columns["pdg_code"].null_count == tracks.columns.num_rows:
-        raise PidflowError(f"{dataset}: column 'pdg_code' is null on every test track; give a sample whose truth is known")
+        raise PidflowError(
+            f"{dataset}: column 'pdg_code' is null on every test track; give a sample whose truth is known"
+        )
     resampled = _resample(tracks, pt_edges, threshold, bootstrap, seed)
     metrics = Metrics(
         run=run,
@@ -170,7 +173,7 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean over the last axis of what is defined; NaN where nothing is."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
+        return np.asarray(np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1))
 
 
 def _rates(counts: NDArray[np.float64], confidence: float) -> Rates:
@@ -203,7 +206,7 @@ def _species(
         overall=ranked(counts.sum(axis=(1, 2)), auc[:, 0]),
         pt=tuple(
             PtRates(**dict(_rates(by_pt[:, i + 1], confidence)), low=low, high=high)
-            for i, (low, high) in enumerate(zip(pt_edges, pt_edges[1:], strict=False))
+            for i, (low, high) in enumerate(itertools.pairwise(pt_edges))
         ),
         patterns=tuple(
             PatternRates(**dict(ranked(by_pattern[:, i], auc[:, i + 1])), pattern=name)
@@ -212,9 +215,7 @@ def _species(
     )
 
 
-def _macro(
-    counts: NDArray[np.float64], auc: NDArray[np.float64], species: Sequence[int], confidence: float
-) -> Macro:
+def _macro(counts: NDArray[np.float64], auc: NDArray[np.float64], species: Sequence[int], confidence: float) -> Macro:
     """Return means of counts (1 + n_replicas, n_species, 3) and areas (1 + n_replicas, n_species)."""
     f1 = _f1(counts)
     hadrons = [i for i, pdg in enumerate(species) if abs(pdg) in HADRONS]

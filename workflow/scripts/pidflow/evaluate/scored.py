@@ -93,5 +93,5 @@ def _require_same_rows(dataset: str | Path, scores: str | Path) -> None:
         ours, theirs = (pq.read_table(path, columns=[name])[name].cast(dtype) for path in (dataset, scores))
         if not ours.equals(theirs):
             raise PidflowError(
-                f"{scores} does not score the tracks of {dataset} row by row ('{name}' differs); score that dataset again"
+                f"{scores} does not score the tracks of {dataset} row by row ('{name}' differs); score it again"
             )

@@ -46,10 +46,8 @@ def _species_name(pdg: int) -> str:
 def _features(info: ModelInfo) -> str:
     rows: list[tuple[object, ...]] = []
     for position, name in enumerate(info.features):
-        column = BY_NAME[name]
-        rows.append(
-            (position, name, f"`{o2_label(name)}`", column.unit or "1", column.detector, column.missing, column.doc)
-        )
+        column, label = BY_NAME[name], f"`{o2_label(name)}`"
+        rows.append((position, name, label, column.unit or "1", column.detector, column.missing, column.doc))
     return _table(("#", "feature", "O2 label", "unit", "detector", "missing", "meaning"), rows)
 
 
@@ -60,9 +58,8 @@ def _metrics(title: str, path: str | Path) -> str:
             (_species_name(record["pdg"]), record["pdg"], *(_interval(record["overall"].get(rate)) for rate in _RATES))
             for record in content["species"]
         ]
-        macro = ", ".join(
-            f"{label} {_interval(content['macro'][key])}" for key, label in _MACRO.items() if key in content["macro"]
-        )
+        means = content["macro"]
+        macro = ", ".join(f"{label} {_interval(means[key])}" for key, label in _MACRO.items() if key in means)
     except (KeyError, TypeError) as error:
         raise PidflowError(f"{path}: the metrics have no {error}; evaluate the model again") from None
     return f"### {title}\n\n{_table(('species', 'PDG', *_RATES), rows)}\n\nMean over species: {macro or _ABSENT}.\n"
@@ -82,9 +79,9 @@ def _loading(info: ModelInfo, registry_path: str, timestamp: int, certainty: flo
     limits = p_limits(info.masks)
     automatic = default_working_point(info.masks, certainty)
     fragment: dict[str, Any] = {
-        "useCcdb": "true",
-        "ccdbPath": registry_path,
+        "useCcdb": "false",
         "localPath": "PIDML",
+        "ccdbPath": registry_path,
         "useFixedTimestamp": "true",
         "fixedTimestamp": str(timestamp),
         "pdgPids": {"values": [str(pdg) for pdg in info.species]},
@@ -98,8 +95,9 @@ def _loading(info: ModelInfo, registry_path: str, timestamp: int, certainty: flo
     }
     text = json.dumps({"simple-apply-pid-onnx-interface": fragment}, indent=2, ensure_ascii=False)
     return (
-        f"Configuration of `o2-analysis-simple-apply-pid-onnx-interface`; objects at `{registry_path}`, or with"
-        f" `useCcdb` false the folder `localPath`. The table `ptCuts` holds limits on p in spite of its name.\n\n"
+        "Configuration of `o2-analysis-simple-apply-pid-onnx-interface`, with the files below in the folder"
+        f" `localPath`. Once the objects are in a CCDB at `{registry_path}`, set `useCcdb` to true. The table `ptCuts`"
+        " holds limits on p in spite of its name.\n\n"
         f"```json\n{text}\n```\n\nFiles: {', '.join(f'`{model_file(pdg)}`' for pdg in info.species)},"
         " `columns_for_training.json`, `scaling_params.json` (identity: the graphs scale).\n"
     )
@@ -108,9 +106,9 @@ def _loading(info: ModelInfo, registry_path: str, timestamp: int, certainty: flo
 def _limits(info: ModelInfo, certainty: float) -> str:
     lines = [
         "Certainties are one-vs-all: a track can be accepted as more than one species, or as none.",
-        "Valid for the run above, its reconstruction pass and the selection below; other conditions shift the response.",
+        "Valid for this run, its reconstruction pass and this selection: other conditions shift the response.",
         "Track parameters must be those at the vertex (propagated tracks), as in training.",
-        "A value that O2Physics does not mask reaches the model as the framework's sentinel; it is clamped, not recognised.",
+        "An absent value that O2Physics does not mask arrives as the framework's sentinel: clamped, not recognised.",
     ]
     if extra := outside_default_join(info.features):
         lines.append(f"The example tasks of O2Physics do not join {', '.join(extra)}: add the tables that hold them.")
@@ -168,8 +166,8 @@ def write_card(
     parts = (
         f"# Particle identification for run {info.run}",
         "## Intended use\n\nCertainty in [0, 1] that a charged track is "
-        f"{', '.join(map(_species_name, info.species))}, per track, for analyses of this run in O2Physics. Not meant for"
-        " other runs, other reconstruction passes or triggers.",
+        f"{', '.join(map(_species_name, info.species))}, per track, for analyses of this run in O2Physics. Not meant"
+        " for other runs, other reconstruction passes or triggers.",
         "## Data\n\n" + _table(("field", "value"), [(key, value) for key, value in run.items()]),
         f"## Selection and masks\n\n{_table(('cut', 'value'), cuts)}\n\nHidden from the model: {masks or 'nothing'}.",
         f"## Features\n\n{_features(info)}",

@@ -8,8 +8,8 @@ identity. Graphs are of opset 17 and IR 8, whole in one file.
 from __future__ import annotations
 
 import copy
-import io
 import json
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -61,22 +61,22 @@ def species_graph(network: FeatureSetNetwork, index: int) -> onnx.ModelProto:
     features = network.encoder.mean.numel()
     example_NF = torch.zeros(_TRACED_TRACKS, features)
     example_NF[1, 0] = torch.nan
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "graph.onnx"
         # the tracing exporter is the one that writes opset 17 without a further dependency
         for message in ("You are using the legacy TorchScript-based ONNX export", "The feature will be removed"):
             warnings.filterwarnings("ignore", message=message, category=DeprecationWarning)
         torch.onnx.export(
             SpeciesGraph(network, index).eval(),
             (example_NF,),
-            buffer,
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
             dynamic_axes={INPUT_NAME: {0: BATCH_AXIS}, OUTPUT_NAME: {0: BATCH_AXIS}},
         )
-    return onnx.load_from_string(buffer.getvalue())
+        return onnx.load(path)
 
 
 def _metadata(info: ModelInfo, pdg: int, provenance_digest: str) -> dict[str, str]:

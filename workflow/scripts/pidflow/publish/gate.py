@@ -100,7 +100,8 @@ def _loaded(folder: Path, info: ModelInfo, pdg: int) -> O2PidModel:
             f"{folder / COLUMNS_FILE}: the columns {list(model.columns)} are not the model's {list(labels)} in this"
             " order; export the model again"
         )
-    if model.scaling != {label: (0.0, 1.0) for label in labels}:
+    scaling = {label: (float(mean), float(std)) for label, (mean, std) in model.scaling.items()}
+    if scaling != {label: (0.0, 1.0) for label in labels}:
         raise PidflowError(
             f"{folder / SCALING_FILE}: the scaling is not mean 0 and deviation 1 for each column, although the graph"
             " scales; export the model again"
@@ -174,7 +175,7 @@ def _loader_tracks(base: Floats, info: ModelInfo, seed: int) -> tuple[O2Tracks, 
     raw = np.nan_to_num(np.resize(base, (_LOADER_TRACKS, base.shape[1])), nan=-999.0)
     limits = p_limits(info.masks)
     has_trd, has_tof = generator.random((2, len(raw))) < 0.7
-    p = generator.choice([0.05, *np.float32(limits), *(0.99 * np.array(limits)), 3.0], len(raw)).astype(np.float32)
+    p = generator.choice([0.05, 3.0, *limits, *(0.99 * limit for limit in limits)], len(raw)).astype(np.float32)
     if "p" in info.features:
         raw[:, info.features.index("p")] = p
     columns = {o2_label(name): raw[:, index].copy() for index, name in enumerate(info.features)}
@@ -203,8 +204,12 @@ def _check_species(
     difference = _difference(path, "tracks through the loader", through_loader, expected, tolerance)
     worst, where = max((worst, where), (difference, "tracks through the loader"), key=lambda pair: pair[0])
     return {
-        "pdg": pdg, "file": path.name, "n_checks": checks + len(expected), "worst_difference": worst, "worst_case": where,
-    }  # fmt: skip
+        "pdg": pdg,
+        "file": path.name,
+        "n_checks": checks + len(expected),
+        "worst_difference": worst,
+        "worst_case": where,
+    }
 
 
 def check_bundle(

@@ -20,8 +20,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from pidflow.errors import PidflowError
 from pidflow.publish import registry as store
-from pidflow.publish.names import COLUMNS_FILE, COLUMNS_OBJECT, P_LIMITS, SCALING_FILE, SCALING_OBJECT
-from pidflow.publish.names import model_file, model_object
+from pidflow.publish.names import (
+    COLUMNS_FILE,
+    COLUMNS_OBJECT,
+    P_LIMITS,
+    SCALING_FILE,
+    SCALING_OBJECT,
+    model_file,
+    model_object,
+)
 
 Floats = NDArray[np.float32]
 

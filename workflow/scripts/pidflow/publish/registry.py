@@ -1,7 +1,8 @@
 """A local folder that answers like the CCDB: objects by path and time, the newest publication wins.
 
-``objects/<2>/<sha256>`` holds content once; ``entries/<path>/<from>_<until>_<created>_<digest>.json`` is one publication
-of all objects of a bundle. The entry takes its name last, by a rename, so a bundle is visible whole or not at all.
+``objects/<2>/<sha256>`` holds content once; ``entries/<path>/<from>_<until>_<created>_<digest>.json`` is one
+publication of all objects of a bundle. The entry takes its name last, by a rename: a bundle is visible whole or not
+at all.
 
 Rules taken from the CCDB server: validity is [from, until) in ms; of the valid versions the one created last wins; no
 part of a path is a number; ten parts at most; some characters are barred from metadata keys.
@@ -17,7 +18,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -145,7 +146,7 @@ def _bundle(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
         raise PidflowError(f"{folder}: it is no whole bundle; export the model again")
     if GATE_FILE not in content:
         raise PidflowError(f"{folder}: it has no {GATE_FILE}; pass the gate before publication")
-    passed = json.loads(content[GATE_FILE])["files"]
+    passed = json.loads(content[GATE_FILE]).get("files", {})
     for name in objects:
         if passed.get(name) != hashlib.sha256(content[name]).hexdigest():
             raise PidflowError(f"{folder / name}: it is not the file that passed the gate; check the bundle again")
@@ -263,11 +264,8 @@ def retrieve(registry: str | Path, object_path: str, timestamp: int, destination
         If no publication of it is valid at `timestamp` (ms), where O2Physics stops, or its content is damaged.
     """
     path, _, name = object_path.rpartition("/")
-    valid = [
-        entry
-        for entry in history(registry, path)
-        if name in entry.objects and entry.valid_from <= timestamp < entry.valid_until
-    ]
+    holding = [entry for entry in history(registry, path) if name in entry.objects]
+    valid = [entry for entry in holding if entry.valid_from <= timestamp < entry.valid_until]
     if not valid:
         raise PidflowError(f"{object_path}: nothing is published for time {timestamp} ms; publish the run first")
     _place(_read_blob(Path(registry), valid[-1].objects[name]), Path(destination))
@@ -292,8 +290,8 @@ def fetch(
     entry = lookup(registry, path, timestamp)
     if entry is None:
         raise PidflowError(f"{path}: nothing is published for time {timestamp} ms; publish the run first")
-    wanted: dict[str, Any] = {**entry.objects, **(entry.documents if documents else {})}
-    content = {blob.file: _read_blob(Path(registry), blob) for blob in wanted.values()}
+    wanted = [*entry.objects.values(), *(entry.documents.values() if documents else ())]
+    content = {blob.file: _read_blob(Path(registry), blob) for blob in wanted}
     for name, data in content.items():
         _place(data, Path(destination) / name)
     return entry

@@ -33,7 +33,9 @@ def plot_confusion(metrics: str | Path, output: str | Path, *, title: str) -> No
             if np.isfinite(share):
                 text = f"{share:.3f}" if counts[row, column] else "0"
                 axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.55 else "black")
-        axes.set_xticks(range(len(confusion.columns)), [class_label(name, confusion.columns) for name in confusion.columns])
+        axes.set_xticks(
+            range(len(confusion.columns)), [class_label(name, confusion.columns) for name in confusion.columns]
+        )
         axes.set_yticks(
             range(len(confusion.rows)),
             [

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator
 
-from pidflow.evaluate.figures.style import COLOURS, drawing
+from pidflow.evaluate.figures.style import COLOURS, LINES, drawing
 
 
 def plot_history(histories: Mapping[str, str | Path], output: str | Path, *, title: str = "") -> None:
@@ -35,9 +35,17 @@ def plot_history(histories: Mapping[str, str | Path], output: str | Path, *, tit
             panels[0].plot(epoch, train, ls="--", color=colour, label=f"{label}, training")
             panels[0].plot(epoch, validation, marker="o", color=colour, label=f"{label}, validation")
             best = np.nanargmin(validation)
-            panels[0].plot(epoch[best], validation[best], "*", ms=14, color=colour, mec="black", zorder=3)
+            name = "lowest validation loss" if i == len(tables) - 1 else None
+            panels[0].plot(epoch[best], validation[best], "*", ms=14, color=colour, mec="black", zorder=3, label=name)
             if "validation_auc" in table.column_names:
-                panels[1].plot(epoch, table["validation_auc"].to_numpy(), marker="o", color=colour, label=label)
+                panels[1].plot(
+                    epoch,
+                    table["validation_auc"].to_numpy(),
+                    marker="o",
+                    ls=LINES[i % len(LINES)],
+                    color=colour,
+                    label=label,
+                )
         for axes, label in zip(panels, ("Loss (cross entropy)", "Macro AUC (validation)"), strict=False):
             axes.set(xlabel="Epoch", ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

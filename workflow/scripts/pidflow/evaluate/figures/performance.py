@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pidflow.evaluate.figures.style import COLOURS, MARKERS, PT_LABEL, class_label, drawing, error_bars
+from pidflow.evaluate.figures.style import (
+    COLOURS,
+    MARKERS,
+    PT_LABEL,
+    class_label,
+    drawing,
+    error_bars,
+    plain_log_ticks,
+)
 from pidflow.evaluate.schema import read_metrics
 
 _ROWS = (("purity", "Purity"), ("efficiency", "Efficiency"), ("f1", r"$\mathit{F}_{1}$"))
@@ -40,7 +48,12 @@ def plot_performance(metrics: Sequence[str | Path], output: str | Path, *, title
                 for axes, (name, _) in zip(column, _ROWS, strict=True):
                     values, bars = error_bars([getattr(rates, name) for rates in part.pt])
                     axes.errorbar(
-                        x, values, bars, fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], label=method.model
+                        x,
+                        values,
+                        bars,
+                        fmt=MARKERS[i % len(MARKERS)],
+                        color=COLOURS[i % len(COLOURS)],
+                        label=method.model,
                     )
         edges = [methods[0].species[0].pt[0].low, *(rates.high for rates in methods[0].species[0].pt)]
         for axes in grid.flat:
@@ -51,6 +64,7 @@ def plot_performance(metrics: Sequence[str | Path], output: str | Path, *, title
             column[-1].set_xlabel(PT_LABEL)
         for axes, (_, label) in zip(grid[:, 0], _ROWS, strict=True):
             axes.set_ylabel(label)
-        grid[0, 0].set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(0.0, 1.05))
+        grid[0, 0].set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(-0.04, 1.06))
+        plain_log_ticks(grid[0, 0])
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

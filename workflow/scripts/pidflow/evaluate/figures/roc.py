@@ -78,4 +78,9 @@ def plot_roc(
                 grid.flat[i].set_xlabel("Efficiency")
                 grid.flat[i].tick_params(labelbottom=True)
         # room above 1 for the legend
-        grid[0, 0].set(yscale="log", xlim=(0.0, 1.02), ylim=(1e-4, 1e1))
+        grid[0, 0].set(
+            yscale="log",
+            xlim=(0.0, 1.02),
+            ylim=(1e-4, 10 ** (0.35 * len(methods))),
+            yticks=[1e-4, 1e-3, 1e-2, 1e-1, 1.0],
+        )

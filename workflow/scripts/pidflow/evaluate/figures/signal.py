@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mplhep
 import numpy as np
@@ -12,11 +13,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 
-from pidflow.evaluate.figures.style import P_LABEL, class_label, drawing
+from pidflow.evaluate.figures.style import P_TPC_LABEL, class_label, drawing, plain_log_ticks
 from pidflow.evaluate.scored import ScoredTracks, read_scored
 
 _BINS = 110
 _MOMENTUM = (0.1, 10.0)
+_HIGHEST = 5.0
+"""Top of the signal axis, in units of the median, which lies near the minimum-ionising signal."""
 
 
 def plot_signal(
@@ -48,9 +51,10 @@ def plot_signal(
     columns = ["tpc_signal", "tpc_inner_param", "p"]
     methods = {label: read_scored(dataset, path, species, columns, split=None) for label, path in scores.items()}
     momentum, signal = _coordinates(next(iter(methods.values())))
-    highest = float(np.clip(1.1 * np.nanquantile(signal, 0.995), 100.0, 400.0))
+    highest = _HIGHEST * float(np.nanmedian(signal))
     everything = _fill(momentum, signal, highest)
-    norm = LogNorm(1.0, max(float(everything.values().max()), 10.0))
+    most = max(float(everything.values().max()), 10.0)
+    norm = LogNorm(1.0, most)
     with drawing(output, 1.6 + 2.6 * len(species), 0.9 + 2.7 * len(methods), title) as figure:
         grid = figure.subplots(len(methods), len(species), sharex=True, sharey=True, squeeze=False)
         for row, (label, tracks) in zip(grid, methods.items(), strict=True):
@@ -59,12 +63,12 @@ def plot_signal(
                     everything.axes[0].centers,
                     everything.axes[1].centers,
                     everything.values().T,
-                    levels=[0.5, norm.vmax / 30, norm.vmax],
+                    levels=[0.5, max(most / 30, 1.5), most],
                     colors=["0.92", "0.85"],
                 )
                 selected = tracks.certainty[:, i] >= threshold
                 histogram = _fill(momentum[selected], signal[selected], highest)
-                mesh = mplhep.hist2dplot(histogram, ax=axes, norm=norm, cmap="viridis", cbar=False)[0]
+                mesh = mplhep.hist2dplot(histogram, ax=axes, norm=norm, cmap="viridis", cbar=False, flow="none")[0]
                 mesh.set_rasterized(True)
                 axes.text(0.96, 0.95, f"{selected.sum():,}", transform=axes.transAxes, ha="right", va="top")
                 axes.set(xlabel="", ylabel="")
@@ -72,8 +76,9 @@ def plot_signal(
         for axes, pdg in zip(grid[0], species, strict=True):
             axes.set_title(f"selected as {class_label(pdg, species)}")
         for axes in grid[-1]:
-            axes.set_xlabel(P_LABEL)
+            axes.set_xlabel(P_TPC_LABEL)
         grid[0, 0].set(xscale="log", xlim=_MOMENTUM, ylim=(0.0, highest))
+        plain_log_ticks(grid[0, 0])
         figure.colorbar(ScalarMappable(norm, "viridis"), ax=grid, label="Selected tracks per bin", pad=0.01, aspect=30)
 
 
@@ -83,8 +88,8 @@ def _coordinates(tracks: ScoredTracks) -> tuple[NDArray[np.float64], NDArray[np.
     return np.where(np.isnan(inner), tracks.floats("p"), inner), tracks.floats("tpc_signal")
 
 
-def _fill(momentum: NDArray[np.float64], signal: NDArray[np.float64], highest: float) -> Hist:
-    histogram = Hist(
+def _fill(momentum: NDArray[np.float64], signal: NDArray[np.float64], highest: float) -> Hist[Any]:
+    histogram: Hist[Any] = Hist(
         axis.Regular(_BINS, *_MOMENTUM, transform=axis.transform.log), axis.Regular(_BINS, 0.0, highest)
     )
     return histogram.fill(momentum, signal)

@@ -11,7 +11,9 @@ import matplotlib as mpl
 import mplhep
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FormatStrFormatter
 from numpy.typing import NDArray
 
 from pidflow.evaluate.schema import Estimate
@@ -25,9 +27,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 PT_LABEL = r"$\mathit{p}_{\mathrm{T}}$ (GeV/$\mathit{c}$)"
-P_LABEL = r"$\mathit{p}$ (GeV/$\mathit{c}$)"
+P_TPC_LABEL = r"$\mathit{p}_{\mathrm{TPC}}$ (GeV/$\mathit{c}$)"
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     **mplhep.style.ALICE,
     "font.size": 12,
     "axes.titlesize": 15,
@@ -44,6 +46,8 @@ _RC: dict[str, Any] = {
     "xtick.minor.size": 3,
     "ytick.minor.size": 3,
     "axes.prop_cycle": cycler(color=COLOURS),
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.06,
     "svg.hashsalt": "pidflow",
 }
 
@@ -83,7 +87,16 @@ def error_bars(estimates: Sequence[Estimate]) -> tuple[NDArray[np.float64], NDAr
     """
     nan = float("nan")
     values, low, high = (
-        np.array([nan if (number := getattr(estimate, name)) is None else number for estimate in estimates], dtype=float)
+        np.array(
+            [nan if (number := getattr(estimate, name)) is None else number for estimate in estimates], dtype=float
+        )
         for name in ("value", "low", "high")
     )
     return values, np.maximum(np.stack([values - low, high - values]), 0.0)
+
+
+def plain_log_ticks(axes: Axes) -> None:
+    """Mark a logarithmic momentum axis at 0.1, 0.3, 1, … GeV/c, written as plain numbers."""
+    axes.xaxis.set_major_locator(FixedLocator([0.1, 0.3, 1.0, 3.0, 10.0, 30.0]))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter("")

@@ -31,10 +31,10 @@ def plot_closure(metrics: Mapping[str, str | Path], output: str | Path, *, title
             values, bars = error_bars([getattr(model.macro, name) for model in models.values()])
             x = np.arange(values.size)
             axes.bar(x, values, 0.6, yerr=bars, color=COLOURS[: values.size], capsize=5, ecolor="black")
-            for position, value, up in zip(x, values, bars[1], strict=True):
-                axes.annotate(
-                    f"{value:.4f}", (position, value + np.nan_to_num(up)), (0, 4), textcoords="offset points", ha="center"
-                )
+            for position, value, (down, up) in zip(x, values, bars.T, strict=True):
+                text = f"{value:.4f} ± {(up + down) / 2:.4f}" if np.isfinite(value + up) else "undefined"
+                top = (position, float(np.nan_to_num(value + up)))
+                axes.annotate(text, top, (0, 5), textcoords="offset points", ha="center")
             axes.set_xticks(x, list(models))
             axes.tick_params(axis="x", which="both", length=0)
             axes.set(ylabel=label, ylim=(0.0, 1.12))
@@ -73,5 +73,4 @@ def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title:
             axes.tick_params(axis="y", which="both", length=0)
         panels[0].set_yticks(range(len(methods)), methods)
         panels[0].set_ylim(len(methods) - 0.5, -0.5)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(runs), 6))
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 6))

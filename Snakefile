@@ -1,0 +1,42 @@
+# From raw files to published particle-identification models, one per data-taking run.
+#
+#   snakemake                    all runs of the run table
+#   snakemake --profile slurm    the same on a cluster
+#   snakemake report             the HTML report
+#   snakemake compare            the table of methods
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/simulate.smk"
+include: "rules/ingest.smk"
+include: "rules/dataset.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/publish.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        collect("<registry>/runs/{run}.json", run=RUNS),
+        "<results>/report.html",
+
+
+rule compare:
+    input:
+        rules.compare_methods.output.csv,
+
+
+rule report:
+    input:
+        rules.write_report.output.html,

@@ -1,0 +1,95 @@
+# Needs: track tables. Makes: the calibrated response, the datasets and the feature list.
+
+
+rule fit_response:
+    input:
+        tracks=track_tables("simulation"),
+    output:
+        response="<results>/{run}/dataset/response.json",
+        figure=report(
+            f"<results>/{{run}}/dataset/response.{IMAGE}",
+            caption="../workflow/report/response.rst",
+            category="Run {run}",
+            subcategory="Detectors and features",
+            labels={"figure": "detector response"},
+        ),
+    params:
+        split=settings(CONFIG.dataset.split),
+        code=digest("fit_response.py"),
+    log:
+        "<logs>/{run}/fit_response.log",
+    benchmark:
+        "<benchmarks>/{run}/fit_response.jsonl"
+    resources:
+        mem_mb=megabytes(1500, 2),
+        runtime=20,
+    conda:
+        "../envs/figures.yaml"
+    message:
+        "Run {wildcards.run}: calibrate the detector response"
+    script:
+        "../workflow/scripts/fit_response.py"
+
+
+rule build_dataset:
+    input:
+        tracks=track_tables(None),
+        response=rules.fit_response.output.response,
+    output:
+        dataset="<results>/{run}/dataset/{sample}.parquet",
+        quality="<results>/{run}/dataset/{sample}.quality.json",
+    params:
+        dataset=settings(CONFIG.dataset),
+        code=digest("build_dataset.py"),
+    log:
+        "<logs>/{run}/build_dataset/{sample}.log",
+    benchmark:
+        "<benchmarks>/{run}/build_dataset/{sample}.jsonl"
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    wildcard_constraints:
+        sample="simulation|data",
+    conda:
+        "../envs/tables.yaml"
+    message:
+        "Run {wildcards.run}: select tracks of {wildcards.sample}"
+    script:
+        "../workflow/scripts/build_dataset.py"
+
+
+def data_if_any(wildcards):
+    return {"data": f"<results>/{wildcards.run}/dataset/data.parquet"} if run_row(wildcards).data else {}
+
+
+rule select_features:
+    input:
+        unpack(data_if_any),
+        simulation="<results>/{run}/dataset/simulation.parquet",
+    output:
+        features="<results>/{run}/dataset/features.json",
+        figure=report(
+            f"<results>/{{run}}/dataset/features.{IMAGE}",
+            caption="../workflow/report/features.rst",
+            category="Run {run}",
+            subcategory="Detectors and features",
+            labels={"figure": "feature ranking"},
+        ),
+    params:
+        species=CONFIG.species,
+        features=settings(CONFIG.features),
+        seed=CONFIG.seed,
+        code=digest("select_features.py"),
+    log:
+        "<logs>/{run}/select_features.log",
+    benchmark:
+        "<benchmarks>/{run}/select_features.jsonl"
+    resources:
+        mem_mb=megabytes(2000, 4),
+        runtime=60,
+    conda:
+        "../envs/figures.yaml"
+    message:
+        "Run {wildcards.run}: rank features"
+    script:
+        "../workflow/scripts/select_features.py"

@@ -1,0 +1,58 @@
+# Needs: datasets and the feature list. Makes: model directories.
+
+
+rule train_model:
+    input:
+        dataset="<results>/{run}/dataset/simulation.parquet",
+        features=rules.select_features.output.features,
+    output:
+        model=directory("<results>/{run}/train/{model}"),
+    params:
+        kind="{model}",
+        species=CONFIG.species,
+        masks=settings(CONFIG.dataset.masks),
+        seed=CONFIG.seed,
+        settings=lambda wildcards: settings(getattr(CONFIG.models, wildcards.model)),
+        code=digest("train_model.py"),
+    wildcard_constraints:
+        model="|".join(METHODS),
+    log:
+        "<logs>/{run}/train_model/{model}.log",
+    benchmark:
+        "<benchmarks>/{run}/train_model/{model}.jsonl"
+    resources:
+        mem_mb=megabytes(2000, 8),
+        runtime=240,
+    conda:
+        "../envs/models.yaml"
+    message:
+        "Run {wildcards.run}: train {wildcards.model}"
+    script:
+        "../workflow/scripts/train_model.py"
+
+
+rule adapt_model:
+    input:
+        model="<results>/{run}/train/fse",
+        simulation="<results>/{run}/dataset/simulation.parquet",
+        data="<results>/{run}/dataset/data.parquet",
+    output:
+        model=directory("<results>/{run}/train/fse_{method}"),
+    params:
+        adapt=settings(CONFIG.adapt),
+        code=digest("adapt_model.py"),
+    wildcard_constraints:
+        method=CONFIG.adapt.method,
+    log:
+        "<logs>/{run}/adapt_model/{method}.log",
+    benchmark:
+        "<benchmarks>/{run}/adapt_model/{method}.jsonl"
+    resources:
+        mem_mb=megabytes(2000, 8),
+        runtime=240,
+    conda:
+        "../envs/models.yaml"
+    message:
+        "Run {wildcards.run}: adapt the network to data by {wildcards.method}"
+    script:
+        "../workflow/scripts/adapt_model.py"
