@@ -111,11 +111,13 @@ rule write_report:
         ),
     output:
         html="<results>/report.html",
+    params:
+        snakefile=os.path.relpath(workflow.main_snakefile),
     localrule: True
     log:
         "<logs>/write_report.log",
     message:
         "Write {output.html}"
     shell:
-        "snakemake --snakefile {workflow.snakefile} --configfile {input.config} --nolock --quiet all"
+        "{sys.executable} -m snakemake --snakefile {params.snakefile} --configfile {input.config} --nolock"
         " --report {output.html} report_content > {log} 2>&1"

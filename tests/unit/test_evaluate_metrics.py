@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_evaluate_sample import EDGES, SPECIES, write_dataset, write_scores
 from sklearn import metrics as sk
+from test_evaluate_sample import EDGES, SPECIES, write_dataset, write_scores
 
 from pidflow.errors import PidflowError
 from pidflow.evaluate.intervals import clopper_pearson, collision_weights, percentile, rate

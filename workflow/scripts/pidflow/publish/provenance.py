@@ -113,6 +113,7 @@ def digest(record: Mapping[str, Any]) -> str:
 def write_sums(folder: str | Path) -> Path:
     """Write ``SHA256SUMS`` over all other files of a flat folder, as ``sha256sum --check`` reads it."""
     path = Path(folder) / SUMS_FILE
-    names = sorted(file.name for file in Path(folder).iterdir() if file.is_file() and file.name != SUMS_FILE)
+    visible = Path(folder).glob("[!.]*")
+    names = sorted(file.name for file in visible if file.is_file() and file.name != SUMS_FILE)
     write_text(path, "".join(f"{sha256(path.with_name(name))}  {name}\n" for name in names))
     return path

@@ -64,7 +64,7 @@ def publish_bundle(
         The registry's entry; ``new`` is false if the same was published before.
     """
     folder, info = Path(publication), read_info(model)
-    shutil.copytree(bundle, folder, dirs_exist_ok=True)
+    shutil.copytree(bundle, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
     inputs = {origin["source"]: origin["sha256"] for origin in read_json(quality)["inputs"]}
     record = provenance(run=run, config=config, code=code, seed=seed, checksums=inputs, repository=repository)
     write_json(folder / "provenance.json", record)

@@ -135,7 +135,8 @@ def _bundle(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
     PidflowError
         If a file is missing, oddly named, or not the one that passed the gate.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    # hidden files belong to whoever made the folder, such as Snakemake's time stamp
+    files = [path for path in sorted(folder.glob("[!.]*")) if path.is_file()]
     for path in files:
         if not _PART.fullmatch(path.name):
             raise PidflowError(f"{path}: the name is not fit for publication; rename or remove it")

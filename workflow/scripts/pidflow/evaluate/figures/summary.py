@@ -34,10 +34,10 @@ def plot_closure(metrics: Mapping[str, str | Path], output: str | Path, *, title
             for position, value, (down, up) in zip(x, values, bars.T, strict=True):
                 text = f"{value:.4f} ± {(up + down) / 2:.4f}" if np.isfinite(value + up) else "undefined"
                 top = (position, float(np.nan_to_num(value + up)))
-                axes.annotate(text, top, (0, 5), textcoords="offset points", ha="center")
+                axes.annotate(text, top, (0, 5), textcoords="offset points", ha="center", fontsize=11)
             axes.set_xticks(x, list(models))
             axes.tick_params(axis="x", which="both", length=0)
-            axes.set(ylabel=label, ylim=(0.0, 1.12))
+            axes.set(ylabel=label, xlim=(-0.65, values.size - 0.35), ylim=(0.0, 1.12))
 
 
 def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title: str = "") -> None:
