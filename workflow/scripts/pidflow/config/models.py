@@ -118,8 +118,8 @@ class Features(Block):
     count: Count | None = Field(None, description="keep this many; null: keep by cumulative share")
     cumulative_share: Fraction = Field(0.99, description="keep the best until this share of all importance")
     folds: Annotated[int, Field(ge=2)] = Field(3, description="folds whose spread is the ranking's error")
-    max_tracks: Count = Field(60_000, description="training tracks used to rank")
-    max_shap_tracks: Count = Field(2_000, description="tracks per fold whose SHAP values are computed")
+    max_tracks: Count = Field(50_000, description="training tracks used to rank")
+    max_shap_tracks: Count = Field(1_500, description="tracks per fold whose SHAP values are computed")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -146,9 +146,9 @@ class FseNetwork(Block):
 class Optimisation(Block):
     """Training of the network."""
 
-    batch: Count = Field(1024, description="tracks per step")
-    epochs: Count = Field(40, description="most passes over the training set")
-    patience: Count = Field(6, description="epochs without a better validation loss before stopping")
+    batch: Count = Field(512, description="tracks per step")
+    epochs: Count = Field(15, description="most passes over the training set")
+    patience: Count = Field(5, description="epochs without a better validation loss before stopping")
     learning_rate: Positive = Field(2e-3, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="AdamW weight decay")
 
@@ -163,10 +163,10 @@ class Fse(Block):
 class Gbdt(Block):
     """Gradient-boosted trees (LightGBM), one ensemble per species."""
 
-    trees: Count = Field(400, description="most trees per species")
+    trees: Count = Field(300, description="most trees per species")
     leaves: Annotated[int, Field(ge=2)] = Field(31, description="leaves per tree")
-    learning_rate: Positive = Field(0.08, description="shrinkage")
-    patience: Count = Field(25, description="trees without a better validation loss before stopping")
+    learning_rate: Positive = Field(0.1, description="shrinkage")
+    patience: Count = Field(15, description="trees without a better validation loss before stopping")
 
 
 class NSigma(Block):

@@ -15,8 +15,9 @@ from pidflow.tracks import BY_NAME
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
-_SHOWN_CLASSES = 3
+_SHOWN_CLASSES = 4
 _SHOWN_FEATURES = 14
 
 
@@ -47,6 +48,7 @@ def plot_ranking(ranking: Ranking, chosen: list[str], output: str | Path, *, tit
         axes[0].barh(position, mean[order], xerr=spread[order], color=colours, error_kw={"lw": 1.2, "capsize": 2})
         axes[0].set_yticks(position, names)
         axes[0].invert_yaxis()
+        axes[0].xaxis.set_major_locator(MaxNLocator(5))
         axes[0].set_xlabel("share of mean |SHAP|")
         axes[0].set_title("importance (blue: kept)")
         for axis, number in zip(axes[1:], shown, strict=True):
@@ -58,7 +60,7 @@ def plot_ranking(ranking: Ranking, chosen: list[str], output: str | Path, *, tit
                 explanation, max_display=len(order), show=False, ax=axis, plot_size=None,
                 order=np.arange(len(order)), color_bar=number == shown[-1], s=6,
             )  # fmt: skip
-            axis.set_title(symbol(ranking.classes[number]))
+            axis.set_title(symbol(ranking.classes[number], signed=False))
             axis.set_xlabel("SHAP value (log odds)", fontsize=11)
             axis.tick_params(labelsize=10)
             axis.set_yticklabels([])

@@ -23,8 +23,9 @@ from pidflow.tracks import o2_label
 
 Array = NDArray[np.float64]
 
-_TREES = 80
-_LEAVES = 31
+_TREES = 60
+_LEAVES = 15
+_LEARNING_RATE = 0.15
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ranking:
     inputs
         The same tracks' features, [n, F].
     classes
-        PDG code per class; 0 stands for all other tracks.
+        |PDG code| per class; 0 stands for all other tracks.
     """
 
     features: tuple[str, ...]
@@ -85,14 +86,15 @@ def rank(columns: dict[str, NDArray[Any]], features: tuple[str, ...], species: t
 
     Notes
     -----
-    SHAP: S. Lundberg et al., Nature Machine Intelligence 2 (2020) 56 (exact TreeSHAP). Classes
-    weigh the same whatever their abundance, folds are made of whole collisions.
+    SHAP: S. Lundberg et al., Nature Machine Intelligence 2 (2020) 56 (exact TreeSHAP). Both charges
+    of a species are one class, or the sign would outrank all that identifies; classes weigh the same
+    whatever their abundance; folds are made of whole collisions.
     """
-    classes = (*species, 0)
-    pdg, matrix = columns["pdg_code"], columns["features"][: settings.max_tracks]
-    target = np.full(len(matrix), len(species))
-    for number, code in enumerate(species):
-        target[pdg[: settings.max_tracks] == code] = number
+    classes = (*dict.fromkeys(abs(code) for code in species), 0)
+    pdg, matrix = np.abs(columns["pdg_code"][: settings.max_tracks]), columns["features"][: settings.max_tracks]
+    target = np.full(len(matrix), len(classes) - 1)
+    for number, code in enumerate(classes[:-1]):
+        target[pdg == code] = number
     present, target = np.unique(target, return_inverse=True)
     if len(present) < 2:
         raise PidflowError("feature selection needs labelled tracks of at least two classes; check the simulation's labels")
@@ -101,8 +103,8 @@ def rank(columns: dict[str, NDArray[Any]], features: tuple[str, ...], species: t
     for number in range(settings.folds):
         inside, held_out = fold != number, np.flatnonzero(fold == number)[: settings.max_shap_tracks]
         trees = lgb.LGBMClassifier(
-            n_estimators=_TREES, num_leaves=_LEAVES, class_weight="balanced", random_state=seed, n_jobs=1,
-            deterministic=True, force_col_wise=True, verbose=-1,
+            n_estimators=_TREES, num_leaves=_LEAVES, learning_rate=_LEARNING_RATE, class_weight="balanced",
+            random_state=seed, n_jobs=1, deterministic=True, force_col_wise=True, verbose=-1,
         )  # fmt: skip
         trees.fit(matrix[inside], target[inside])
         values = np.asarray(shap.TreeExplainer(trees).shap_values(matrix[held_out]))
