@@ -1,13 +1,13 @@
-# Needs: the configuration and the run table. Makes: CONFIG, RUNS and what the other rule files share.
+# Needs: the configuration and the run table. Makes: CONFIG, RUNS and the functions that other rule files share.
 
 import os
 import sys
 from pathlib import Path
+from zlib import crc32
 
 from snakemake.exceptions import WorkflowError
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from pidflow.config import check_runs, load_runs, validate
 from pidflow.digest import digest
@@ -20,17 +20,17 @@ try:
 except PidflowError as error:
     raise WorkflowError(str(error)) from None
 
+METHODS = list(CONFIG.evaluate.methods)
+ADAPTED = [] if CONFIG.adapt.method == "none" else [f"fse_{CONFIG.adapt.method}"]
+NETWORKS = ["fse", *ADAPTED]
+COMPARED = [*METHODS, *ADAPTED]
+PUBLISHED = ADAPTED[0] if CONFIG.publish.model == "adapted" else "fse"
+CLOSURE = CONFIG.closure.truth is not None
+IMAGE = CONFIG.evaluate.image_format
+
 
 pathvars:
     **CONFIG.pathvars.model_dump(),
-
-
-METHODS = list(CONFIG.evaluate.methods)
-ADAPTED = None if CONFIG.adapt.method == "none" else f"fse_{CONFIG.adapt.method}"
-COMPARED = [*METHODS, *([ADAPTED] if ADAPTED else [])]
-CLOSURE = CONFIG.closure.truth is not None
-PUBLISHED = ADAPTED if CONFIG.publish.model == "adapted" else "fse"
-IMAGE = CONFIG.evaluate.image_format
 
 
 wildcard_constraints:
@@ -40,30 +40,106 @@ wildcard_constraints:
     model="[a-z_]+",
 
 
+# values for params
+
+
 def settings(block):
-    """Return a block of the configuration as plain values, fit for params."""
+    """Return a block of the configuration as plain values."""
     return block.model_dump(mode="json")
 
 
+def settings_of(*blocks):
+    """Return several blocks of the configuration by name."""
+    return {name: settings(getattr(CONFIG, name)) for name in blocks}
+
+
 def run_row(wildcards):
+    """Return the run table's row of the job's run."""
     return RUNS[int(wildcards.run)]
 
 
-def track_tables(sample):
-    """Return the input function that lists a sample's track tables (those of data for closure)."""
-
-    def tables(wildcards):
-        of = sample or wildcards.sample
-        keys = run_row(wildcards).files(of)
-        return collect("<results>/{run}/ingest/{sample}/{file}.parquet", run=wildcards.run, sample=of, file=keys)
-
-    return tables
+def example_settings(wildcards):
+    """Return what decides the content of one generated file."""
+    run = run_row(wildcards)
+    return {
+        "run": run.run,
+        "bz": run.bz,
+        "sample": wildcards.kind,
+        "events": CONFIG.example.events_per_file,
+        "frames": CONFIG.example.frames_per_file,
+        "seed": crc32(f"{CONFIG.seed}/{run.run}/{wildcards.kind}/{wildcards.number}".encode()),
+        "shift": CONFIG.example.shifts.get(run.run, "none"),
+    }
 
 
 def megabytes(base, per_input):
-    """Return the memory request: a base and a multiple of the input, more at each attempt."""
+    """Return the memory request: a base and a multiple of the input's size, more at each attempt."""
 
     def request(wildcards, input, attempt):
         return attempt * int(base + per_input * input.size_mb)
 
     return request
+
+
+# input functions
+
+
+def input_file(wildcards):
+    """Return the input file of a track table, as the run table names it."""
+    return run_row(wildcards).files(wildcards.sample)[wildcards.file]
+
+
+def track_tables(run, sample):
+    """Return the track tables of a run's sample."""
+    files = RUNS[int(run)].files(sample)
+    return collect("<results>/{run}/ingest/{sample}/{file}.parquet", run=run, sample=sample, file=files)
+
+
+def data_if_any(wildcards):
+    """Return the data's dataset as a named input, for a run that has data."""
+    return {"data": f"<results>/{wildcards.run}/dataset/data.parquet"} if run_row(wildcards).data else {}
+
+
+def truth_files(wildcards):
+    """Return the truth of each pseudo-data file of a run, by the data file's name."""
+    return {
+        uri: CONFIG.closure.truth.format(folder=Path(uri).parent, stem=Path(uri).stem)
+        for uri in run_row(wildcards).data
+    }
+
+
+def labelled_tracks(wildcards):
+    """Return the dataset that carries the labels of a sample."""
+    stage, name = ("closure", "tracks") if wildcards.sample == "closure" else ("dataset", wildcards.sample)
+    return f"<results>/{wildcards.run}/{stage}/{name}.parquet"
+
+
+def scores_of(run, model, sample):
+    """Return the score table of a model; closure is scored as the data that it is."""
+    return f"<results>/{run}/evaluate/scores/{model}_{'data' if sample == 'closure' else sample}.parquet"
+
+
+def metrics_of(run, models, sample):
+    """Return the metrics files of models."""
+    return collect("<results>/{run}/evaluate/metrics/{model}_{sample}.json", run=run, model=models, sample=sample)
+
+
+def all_metrics(wildcards):
+    """Return the metrics of every method on every run."""
+    samples = {"simulation": COMPARED, **({"closure": [*COMPARED, "oracle"]} if CLOSURE else {})}
+    return [path for run in RUNS for sample, models in samples.items() for path in metrics_of(run, models, sample)]
+
+
+def report_parts(wildcards):
+    """Return one figure of every rule whose figures the report shows."""
+    labelled = ["simulation", *(["closure"] if CLOSURE else [])]
+    with_data = [run for run, row in RUNS.items() if row.data]
+    return [
+        *collect(rules.select_features.output.figure, run=RUNS),
+        *collect(rules.plot_training.output.history, run=RUNS),
+        *collect(rules.plot_evaluation.output.performance, run=RUNS, sample=labelled),
+        *collect(rules.plot_signal.output.signal, run=RUNS, sample="simulation"),
+        *collect(rules.plot_signal.output.signal, run=with_data, sample="data"),
+        *(collect(rules.plot_closure.output.closure, run=RUNS) if CLOSURE else []),
+        rules.compare_methods.output.figure,
+    ]

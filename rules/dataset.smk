@@ -3,7 +3,7 @@
 
 rule fit_response:
     input:
-        tracks=track_tables("simulation"),
+        tracks=lambda wildcards: track_tables(wildcards.run, "simulation"),
     output:
         response="<results>/{run}/dataset/response.json",
         figure=report(
@@ -13,18 +13,18 @@ rule fit_response:
             subcategory="Detectors and features",
             labels={"figure": "detector response"},
         ),
-    params:
-        split=settings(CONFIG.dataset.split),
-        code=digest("fit_response.py"),
     log:
         "<logs>/{run}/fit_response.log",
     benchmark:
         "<benchmarks>/{run}/fit_response.jsonl"
+    conda:
+        "../envs/figures.yaml"
     resources:
         mem_mb=megabytes(1500, 2),
         runtime=20,
-    conda:
-        "../envs/figures.yaml"
+    params:
+        split=settings(CONFIG.dataset.split),
+        code=digest("fit_response.py"),
     message:
         "Run {wildcards.run}: calibrate the detector response"
     script:
@@ -33,33 +33,29 @@ rule fit_response:
 
 rule build_dataset:
     input:
-        tracks=track_tables(None),
+        tracks=lambda wildcards: track_tables(wildcards.run, wildcards.sample),
         response=rules.fit_response.output.response,
     output:
         dataset="<results>/{run}/dataset/{sample}.parquet",
         quality="<results>/{run}/dataset/{sample}.quality.json",
-    params:
-        dataset=settings(CONFIG.dataset),
-        code=digest("build_dataset.py"),
     log:
         "<logs>/{run}/build_dataset/{sample}.log",
     benchmark:
         "<benchmarks>/{run}/build_dataset/{sample}.jsonl"
-    resources:
-        mem_mb=1500,
-        runtime=60,
     wildcard_constraints:
         sample="simulation|data",
     conda:
         "../envs/tables.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        dataset=settings(CONFIG.dataset),
+        code=digest("build_dataset.py"),
     message:
         "Run {wildcards.run}: select tracks of {wildcards.sample}"
     script:
         "../workflow/scripts/build_dataset.py"
-
-
-def data_if_any(wildcards):
-    return {"data": f"<results>/{wildcards.run}/dataset/data.parquet"} if run_row(wildcards).data else {}
 
 
 rule select_features:
@@ -75,20 +71,20 @@ rule select_features:
             subcategory="Detectors and features",
             labels={"figure": "feature ranking"},
         ),
+    log:
+        "<logs>/{run}/select_features.log",
+    benchmark:
+        "<benchmarks>/{run}/select_features.jsonl"
+    conda:
+        "../envs/figures.yaml"
+    resources:
+        mem_mb=megabytes(2000, 4),
+        runtime=60,
     params:
         species=CONFIG.species,
         features=settings(CONFIG.features),
         seed=CONFIG.seed,
         code=digest("select_features.py"),
-    log:
-        "<logs>/{run}/select_features.log",
-    benchmark:
-        "<benchmarks>/{run}/select_features.jsonl"
-    resources:
-        mem_mb=megabytes(2000, 4),
-        runtime=60,
-    conda:
-        "../envs/figures.yaml"
     message:
         "Run {wildcards.run}: rank features"
     script:

@@ -2,42 +2,35 @@
 # Closure (pseudo-data only) reads the truth files; nothing of it flows back into training or publication.
 
 
-def model_folder(wildcards):
-    return f"<results>/{wildcards.run}/{'closure' if wildcards.model == 'oracle' else 'train'}/{wildcards.model}"
-
-
 rule score_tracks:
     input:
-        model=model_folder,
+        model=branch(
+            lambda wildcards: wildcards.model == "oracle",
+            then="<results>/{run}/closure/{model}",
+            otherwise="<results>/{run}/train/{model}",
+        ),
         dataset="<results>/{run}/dataset/{sample}.parquet",
     output:
         scores="<results>/{run}/evaluate/scores/{model}_{sample}.parquet",
-    params:
-        code=digest("score_tracks.py"),
-    wildcard_constraints:
-        sample="simulation|data",
     log:
         "<logs>/{run}/score_tracks/{model}_{sample}.log",
     benchmark:
         "<benchmarks>/{run}/score_tracks/{model}_{sample}.jsonl"
-    resources:
-        mem_mb=1500,
-        runtime=60,
+    wildcard_constraints:
+        sample="simulation|data",
     group:
         "evaluate"
     conda:
         "../envs/models.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        code=digest("score_tracks.py"),
     message:
         "Run {wildcards.run}: score {wildcards.sample} with {wildcards.model}"
     script:
         "../workflow/scripts/score_tracks.py"
-
-
-def truth_files(wildcards):
-    """Return the truth of each data file of the run, by the data file's name."""
-    pattern = CONFIG.closure.truth
-    files = run_row(wildcards).data
-    return {uri: pattern.format(folder=Path(uri).parent, stem=Path(uri).stem) for uri in files}
 
 
 rule attach_truth:
@@ -46,18 +39,18 @@ rule attach_truth:
         truth=lambda wildcards: list(truth_files(wildcards).values()),
     output:
         dataset="<results>/{run}/closure/tracks.parquet",
-    params:
-        truth=truth_files,
-        code=digest("attach_truth.py"),
     log:
         "<logs>/{run}/attach_truth.log",
     benchmark:
         "<benchmarks>/{run}/attach_truth.jsonl"
+    conda:
+        "../envs/tables.yaml"
     resources:
         mem_mb=megabytes(1000, 6),
         runtime=20,
-    conda:
-        "../envs/tables.yaml"
+    params:
+        truth=truth_files,
+        code=digest("attach_truth.py"),
     message:
         "Run {wildcards.run}: join the pseudo-data's truth for closure"
     script:
@@ -70,6 +63,8 @@ use rule train_model as train_oracle with:
         features=rules.select_features.output.features,
     output:
         model=directory("<results>/{run}/closure/{model}"),
+    wildcard_constraints:
+        model="oracle",
     params:
         kind="fse",
         species=CONFIG.species,
@@ -77,20 +72,8 @@ use rule train_model as train_oracle with:
         seed=CONFIG.seed,
         settings=settings(CONFIG.models.fse),
         code=digest("train_model.py"),
-    wildcard_constraints:
-        model="oracle",
     message:
         "Run {wildcards.run}: train the oracle on the pseudo-data's truth, for closure"
-
-
-def labelled_tracks(wildcards):
-    if wildcards.sample == "closure":
-        return f"<results>/{wildcards.run}/closure/tracks.parquet"
-    return f"<results>/{wildcards.run}/dataset/{wildcards.sample}.parquet"
-
-
-def scores_of(run, model, sample):
-    return f"<results>/{run}/evaluate/scores/{model}_{'data' if sample == 'closure' else sample}.parquet"
 
 
 rule compute_metrics:
@@ -99,6 +82,19 @@ rule compute_metrics:
         scores=lambda wildcards: scores_of(wildcards.run, wildcards.model, wildcards.sample),
     output:
         metrics="<results>/{run}/evaluate/metrics/{model}_{sample}.json",
+    log:
+        "<logs>/{run}/compute_metrics/{model}_{sample}.log",
+    benchmark:
+        "<benchmarks>/{run}/compute_metrics/{model}_{sample}.jsonl"
+    wildcard_constraints:
+        sample="simulation|closure",
+    group:
+        "evaluate"
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        mem_mb=megabytes(1000, 8),
+        runtime=30,
     params:
         species=CONFIG.species,
         pt_edges=CONFIG.evaluate.pt_edges,
@@ -107,31 +103,10 @@ rule compute_metrics:
         confidence=CONFIG.evaluate.confidence,
         seed=CONFIG.seed,
         code=digest("compute_metrics.py"),
-    wildcard_constraints:
-        sample="simulation|closure",
-    log:
-        "<logs>/{run}/compute_metrics/{model}_{sample}.log",
-    benchmark:
-        "<benchmarks>/{run}/compute_metrics/{model}_{sample}.jsonl"
-    resources:
-        mem_mb=megabytes(1000, 8),
-        runtime=30,
-    group:
-        "evaluate"
-    conda:
-        "../envs/tables.yaml"
     message:
         "Run {wildcards.run}: metrics of {wildcards.model} on {wildcards.sample}"
     script:
         "../workflow/scripts/compute_metrics.py"
-
-
-def metrics_of(run, models, sample):
-    return collect("<results>/{run}/evaluate/metrics/{model}_{sample}.json", run=run, model=models, sample=sample)
-
-
-def networks():
-    return ["fse", *([ADAPTED] if ADAPTED else [])]
 
 
 rule plot_evaluation:
@@ -161,22 +136,22 @@ rule plot_evaluation:
             subcategory="Performance on {sample}",
             labels={"figure": "confusion of the published network"},
         ),
+    log:
+        "<logs>/{run}/plot_evaluation/{sample}.log",
+    benchmark:
+        "<benchmarks>/{run}/plot_evaluation/{sample}.jsonl"
+    wildcard_constraints:
+        sample="simulation|closure",
+    conda:
+        "../envs/figures.yaml"
+    resources:
+        mem_mb=megabytes(1000, 8),
+        runtime=20,
     params:
         models=COMPARED,
         confusion_of=COMPARED.index(PUBLISHED),
         species=CONFIG.species,
         code=digest("plot_evaluation.py"),
-    wildcard_constraints:
-        sample="simulation|closure",
-    log:
-        "<logs>/{run}/plot_evaluation/{sample}.log",
-    benchmark:
-        "<benchmarks>/{run}/plot_evaluation/{sample}.jsonl"
-    resources:
-        mem_mb=megabytes(1000, 8),
-        runtime=20,
-    conda:
-        "../envs/figures.yaml"
     message:
         "Run {wildcards.run}: plot the performance on {wildcards.sample}"
     script:
@@ -185,7 +160,7 @@ rule plot_evaluation:
 
 rule plot_training:
     input:
-        models=lambda wildcards: collect("<results>/{run}/train/{model}", run=wildcards.run, model=networks()),
+        models=lambda wildcards: collect("<results>/{run}/train/{model}", run=wildcards.run, model=NETWORKS),
     output:
         history=report(
             f"<results>/{{run}}/evaluate/plots/history.{IMAGE}",
@@ -194,18 +169,18 @@ rule plot_training:
             subcategory="Training",
             labels={"figure": "learning curves"},
         ),
-    params:
-        models=networks(),
-        code=digest("plot_training.py"),
     log:
         "<logs>/{run}/plot_training.log",
     benchmark:
         "<benchmarks>/{run}/plot_training.jsonl"
+    conda:
+        "../envs/figures.yaml"
     resources:
         mem_mb=800,
         runtime=10,
-    conda:
-        "../envs/figures.yaml"
+    params:
+        models=NETWORKS,
+        code=digest("plot_training.py"),
     message:
         "Run {wildcards.run}: plot learning curves"
     script:
@@ -215,7 +190,7 @@ rule plot_training:
 rule plot_signal:
     input:
         dataset="<results>/{run}/dataset/{sample}.parquet",
-        scores=lambda wildcards: [scores_of(wildcards.run, model, wildcards.sample) for model in networks()],
+        scores=lambda wildcards: [scores_of(wildcards.run, model, wildcards.sample) for model in NETWORKS],
     output:
         signal=report(
             f"<results>/{{run}}/evaluate/plots/signal_{{sample}}.{IMAGE}",
@@ -224,22 +199,22 @@ rule plot_signal:
             subcategory="Signals of selected tracks",
             labels={"figure": "TPC signal in {sample}"},
         ),
-    params:
-        models=networks(),
-        species=CONFIG.species,
-        threshold=CONFIG.evaluate.threshold,
-        code=digest("plot_signal.py"),
-    wildcard_constraints:
-        sample="simulation|data",
     log:
         "<logs>/{run}/plot_signal/{sample}.log",
     benchmark:
         "<benchmarks>/{run}/plot_signal/{sample}.jsonl"
+    wildcard_constraints:
+        sample="simulation|data",
+    conda:
+        "../envs/figures.yaml"
     resources:
         mem_mb=megabytes(1000, 8),
         runtime=20,
-    conda:
-        "../envs/figures.yaml"
+    params:
+        models=NETWORKS,
+        species=CONFIG.species,
+        threshold=CONFIG.evaluate.threshold,
+        code=digest("plot_signal.py"),
     message:
         "Run {wildcards.run}: plot the TPC signal of selected tracks in {wildcards.sample}"
     script:
@@ -248,7 +223,7 @@ rule plot_signal:
 
 rule plot_closure:
     input:
-        metrics=lambda wildcards: metrics_of(wildcards.run, [*networks(), "oracle"], "closure"),
+        metrics=lambda wildcards: metrics_of(wildcards.run, [*NETWORKS, "oracle"], "closure"),
     output:
         closure=report(
             f"<results>/{{run}}/evaluate/plots/closure.{IMAGE}",
@@ -257,28 +232,22 @@ rule plot_closure:
             subcategory="Performance on closure",
             labels={"figure": "unadapted, adapted, oracle"},
         ),
-    params:
-        models=[*networks(), "oracle"],
-        code=digest("plot_closure.py"),
     log:
         "<logs>/{run}/plot_closure.log",
     benchmark:
         "<benchmarks>/{run}/plot_closure.jsonl"
+    conda:
+        "../envs/figures.yaml"
     resources:
         mem_mb=800,
         runtime=10,
-    conda:
-        "../envs/figures.yaml"
+    params:
+        models=[*NETWORKS, "oracle"],
+        code=digest("plot_closure.py"),
     message:
         "Run {wildcards.run}: plot the closure"
     script:
         "../workflow/scripts/plot_closure.py"
-
-
-def all_metrics(wildcards):
-    simulation = [path for run in RUNS for path in metrics_of(run, COMPARED, "simulation")]
-    closure = [path for run in RUNS for path in metrics_of(run, [*COMPARED, "oracle"], "closure")] if CLOSURE else []
-    return simulation + closure
 
 
 rule compare_methods:
@@ -298,17 +267,17 @@ rule compare_methods:
             category="All runs",
             labels={"figure": "macro F1 of every method"},
         ),
-    params:
-        code=digest("compare_methods.py"),
     log:
         "<logs>/compare_methods.log",
     benchmark:
         "<benchmarks>/compare_methods.jsonl"
+    conda:
+        "../envs/figures.yaml"
     resources:
         mem_mb=1000,
         runtime=20,
-    conda:
-        "../envs/figures.yaml"
+    params:
+        code=digest("compare_methods.py"),
     message:
         "Compare all methods on all runs"
     script:

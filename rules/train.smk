@@ -7,6 +7,17 @@ rule train_model:
         features=rules.select_features.output.features,
     output:
         model=directory("<results>/{run}/train/{model}"),
+    log:
+        "<logs>/{run}/train_model/{model}.log",
+    benchmark:
+        "<benchmarks>/{run}/train_model/{model}.jsonl"
+    wildcard_constraints:
+        model="|".join(METHODS),
+    conda:
+        "../envs/models.yaml"
+    resources:
+        mem_mb=megabytes(2000, 8),
+        runtime=240,
     params:
         kind="{model}",
         species=CONFIG.species,
@@ -14,17 +25,6 @@ rule train_model:
         seed=CONFIG.seed,
         settings=lambda wildcards: settings(getattr(CONFIG.models, wildcards.model)),
         code=digest("train_model.py"),
-    wildcard_constraints:
-        model="|".join(METHODS),
-    log:
-        "<logs>/{run}/train_model/{model}.log",
-    benchmark:
-        "<benchmarks>/{run}/train_model/{model}.jsonl"
-    resources:
-        mem_mb=megabytes(2000, 8),
-        runtime=240,
-    conda:
-        "../envs/models.yaml"
     message:
         "Run {wildcards.run}: train {wildcards.model}"
     script:
@@ -38,20 +38,20 @@ rule adapt_model:
         data="<results>/{run}/dataset/data.parquet",
     output:
         model=directory("<results>/{run}/train/fse_{method}"),
-    params:
-        adapt=settings(CONFIG.adapt),
-        code=digest("adapt_model.py"),
-    wildcard_constraints:
-        method=CONFIG.adapt.method,
     log:
         "<logs>/{run}/adapt_model/{method}.log",
     benchmark:
         "<benchmarks>/{run}/adapt_model/{method}.jsonl"
+    wildcard_constraints:
+        method=CONFIG.adapt.method,
+    conda:
+        "../envs/models.yaml"
     resources:
         mem_mb=megabytes(2000, 8),
         runtime=240,
-    conda:
-        "../envs/models.yaml"
+    params:
+        adapt=settings(CONFIG.adapt),
+        code=digest("adapt_model.py"),
     message:
         "Run {wildcards.run}: adapt the network to data by {wildcards.method}"
     script:

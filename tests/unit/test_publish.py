@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
 from pidflow.config.models import FseNetwork
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, sha256, write_json

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from pidflow.config.models import FseNetwork, Selection
 from pidflow.errors import PidflowError
 from pidflow.files import write_json

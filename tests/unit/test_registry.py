@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from pidflow.errors import PidflowError
 from pidflow.files import sha256, write_json
 from pidflow.publish import registry
@@ -121,7 +122,7 @@ def test_several_publishers(store: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         entries = list(pool.map(lambda item: put(store, item[1], 100 + item[0]), enumerate(bundles)))
     assert len(history(store, PATH)) == len(entries) == 12
-    assert not [path for path in store.rglob(".*")]
+    assert not list(store.rglob(".*"))
     fetch(store, PATH, 150, tmp_path / "out")
 
 

@@ -12,5 +12,8 @@ with job(snakemake.log[0]):
 
     fit_response(snakemake.input.tracks, snakemake.output.response, split=Split.model_validate(snakemake.params.split))
     plot_response(
-        snakemake.input.tracks, snakemake.output.response, snakemake.output.figure, title=f"Run {snakemake.wildcards.run}"
+        snakemake.input.tracks,
+        snakemake.output.response,
+        snakemake.output.figure,
+        title=f"Run {snakemake.wildcards.run}",
     )

@@ -25,4 +25,5 @@ with job(snakemake.log[0]):
         code=snakemake.params.code,
         repository=snakemake.params.repository,
     )
-    print(f"run {snakemake.wildcards.run}: {'published' if entry.new else 'already published'} at {entry.path}", flush=True)
+    done = "published" if entry.new else "already published"
+    print(f"run {snakemake.wildcards.run}: {done} at {entry.path}", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 _PACKAGE = "pidflow"
@@ -19,7 +19,7 @@ def _file_of(module: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports(path: Path) -> frozenset[Path]:
     """Return the files of the package that one file imports, at any depth of its code."""
     names: set[str] = set()
@@ -35,7 +35,7 @@ def _imports(path: Path) -> frozenset[Path]:
     return frozenset(file for name in with_parents if (file := _file_of(name)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def sources(script: Path) -> tuple[Path, ...]:
     """Return a script and all package files that it needs, sorted."""
     found, waiting = set(), [script]

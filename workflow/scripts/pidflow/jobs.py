@@ -50,7 +50,7 @@ def job(log: str | Path) -> Iterator[None]:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         try:
-            with contextlib.redirect_stdout(_Tee(stream, terminal)):  # type: ignore[type-var]
+            with contextlib.redirect_stdout(_Tee(stream, terminal)):
                 yield
         except PidflowError as error:
             _fail(f"error: {error}", stream, terminal)

@@ -62,10 +62,26 @@ _EVENT_TIME = "the collision time stands for the TOF event time"
 
 _IDENTITY = (
     Column("source", pa.string(), "", "id", MISSING_NEVER, None, "input file, as the run table names it"),
-    Column("data_frame", _I64, "", "id", MISSING_NEVER, None, "number n of the folder DF_n, or of the batch of a flat table"),
+    Column(
+        "data_frame",
+        _I64,
+        "",
+        "id",
+        MISSING_NEVER,
+        None,
+        "number n of the folder DF_n, or of the batch of a flat table",
+    ),
     Column("row", _I32, "", "id", MISSING_NEVER, None, "row in the track tree of that data frame"),
     Column("run", _I32, "", "id", MISSING_NEVER, None, "data-taking run"),
-    Column("collision_id", pa.uint64(), "", "id", MISSING_NEVER, None, "hash of source, data frame and collision; unique over files"),
+    Column(
+        "collision_id",
+        pa.uint64(),
+        "",
+        "id",
+        MISSING_NEVER,
+        None,
+        "hash of source, data frame and collision; unique over files",
+    ),
 )
 
 _TRACK = (

@@ -55,7 +55,9 @@ class Ingest(Block):
     )
     label: LabelRule = Field(default_factory=LabelRule, description="flat tables: where labels come from")
     tree: str | None = Field(None, description="flat ROOT files: name of the tree")
-    drop_duplicates: bool = Field(False, description="flat tables: keep the first of rows that are equal in all columns")
+    drop_duplicates: bool = Field(
+        False, description="flat tables: keep the first of rows that are equal in all columns"
+    )
     batch_rows: Count = Field(200_000, description="rows read at a time from a flat table")
 
     @model_validator(mode="after")
@@ -240,15 +242,19 @@ class Publish(Block):
         return self
 
 
+ShiftName = Literal["none", "mild", "strong"]
+
+DEFAULT_SHIFTS: dict[int, ShiftName] = {900001: "mild", 900002: "strong"}
+
+
 class Example(Block):
     """The example production: generated only if the run table asks for its files."""
 
     folder: str = Field("resources/example", description="folder of the generated files")
     events_per_file: Count = Field(3500, description="collisions in each file")
     frames_per_file: Count = Field(2, description="data frames in each file")
-    shifts: dict[int, Literal["none", "mild", "strong"]] = Field(
-        default_factory=lambda: {900001: "mild", 900002: "strong"},
-        description="by run, how far the pseudo-data's detector is from the simulated one",
+    shifts: dict[int, ShiftName] = Field(
+        DEFAULT_SHIFTS, description="by run, how far the pseudo-data's detector is from the simulated one"
     )
 
 

@@ -77,7 +77,9 @@ def build_dataset(
                 writer.write_table(selected.select(columns.names).cast(columns))
         if not sets:
             first, last = tables[0], list(cut_flow)[-1]
-            raise PidflowError(f"{first}: no track passes the selection (last cut '{last}'); loosen 'dataset.selection'")
+            raise PidflowError(
+                f"{first}: no track passes the selection (last cut '{last}'); loosen 'dataset.selection'"
+            )
     total = sum(sets.values())
     write_json(
         quality,
@@ -128,4 +130,9 @@ def n_sigma(table: pa.Table, response: Response) -> dict[str, NDArray[np.float64
 
 def _patterns(table: pa.Table) -> Counter[str]:
     index = table["has_trd"].to_numpy().astype(int) + 2 * table["has_tof"].to_numpy()
-    return Counter({DETECTOR_PATTERNS[number]: int(count) for number, count in zip(*np.unique(index, return_counts=True), strict=True)})
+    return Counter(
+        {
+            DETECTOR_PATTERNS[number]: int(count)
+            for number, count in zip(*np.unique(index, return_counts=True), strict=True)
+        }
+    )

@@ -14,8 +14,8 @@ from pidflow.physics import symbol
 from pidflow.tracks import BY_NAME
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 _SHOWN_CLASSES = 4
 _SHOWN_FEATURES = 14

@@ -53,7 +53,9 @@ class Ranking:
     classes: tuple[int, ...]
 
 
-def read_columns(path: str | Path, features: tuple[str, ...], rows: pc.Expression | None = None) -> dict[str, NDArray[Any]]:
+def read_columns(
+    path: str | Path, features: tuple[str, ...], rows: pc.Expression | None = None
+) -> dict[str, NDArray[Any]]:
     """Read features as float32 with NaN for null, and the columns that decide label and fold.
 
     Returns
@@ -70,7 +72,9 @@ def read_columns(path: str | Path, features: tuple[str, ...], rows: pc.Expressio
     }
 
 
-def rank(columns: dict[str, NDArray[Any]], features: tuple[str, ...], species: tuple[int, ...], settings: Features, seed: int) -> Ranking:
+def rank(
+    columns: dict[str, NDArray[Any]], features: tuple[str, ...], species: tuple[int, ...], settings: Features, seed: int
+) -> Ranking:
     """Rank features by cross-validated mean |SHAP| of a multiclass boosted tree.
 
     Parameters
@@ -97,7 +101,9 @@ def rank(columns: dict[str, NDArray[Any]], features: tuple[str, ...], species: t
         target[pdg == code] = number
     present, target = np.unique(target, return_inverse=True)
     if len(present) < 2:
-        raise PidflowError("feature selection needs labelled tracks of at least two classes; check the simulation's labels")
+        raise PidflowError(
+            "feature selection needs labelled tracks of at least two classes; check the simulation's labels"
+        )
     fold = (uniform(columns["collision_id"][: settings.max_tracks], "folds") * settings.folds).astype(int)
     shares = []
     for number in range(settings.folds):
@@ -147,7 +153,13 @@ def choose(ranking: Ranking, settings: Features) -> dict[str, str]:
 
 
 def select_features(
-    simulation: str | Path, data: str | Path | None, output: str | Path, *, species: tuple[int, ...], settings: Features, seed: int
+    simulation: str | Path,
+    data: str | Path | None,
+    output: str | Path,
+    *,
+    species: tuple[int, ...],
+    settings: Features,
+    seed: int,
 ) -> Ranking:
     """Rank the candidate features on the training set and write the feature list.
 

@@ -57,7 +57,9 @@ def read_response(path: str | Path) -> Response:
     content = read_json(path)
     tpc, tof = content["tpc"], content["tof"]
     return Response(
-        TpcResponse(tpc["mip"], tuple(tpc["bethe_bloch"]), tpc["resolution"], tpc["resolution_exponent"]) if tpc else None,
+        TpcResponse(tpc["mip"], tuple(tpc["bethe_bloch"]), tpc["resolution"], tpc["resolution_exponent"])
+        if tpc
+        else None,
         TofResponse(tof["resolution"], tof["momentum_term"]) if tof else None,
     )
 
@@ -146,7 +148,7 @@ def _fit_tpc(momentum: Array, mass: Array, signal: Array, clusters: Array) -> Tp
 
     def residuals(free: Array) -> Array:
         curve = _MIP * bethe_bloch_aleph(bg, parameters(free))
-        return weight * (np.log(np.maximum(curve, 1e-3)) - np.log(median))
+        return np.asarray(weight * (np.log(np.maximum(curve, 1e-3)) - np.log(median)))
 
     start = np.array(_START)
     start[2] = np.log(start[2])
@@ -193,7 +195,7 @@ def _fit_tof(flight: Array, length: Array, momentum: Array, mass: Array) -> TofR
     slope_squared, width = np.square(slopes), np.array(widths)
 
     def residuals(free: Array) -> Array:
-        return np.log(np.sqrt(free[0] ** 2 + free[1] ** 2 * slope_squared)) - np.log(width)
+        return np.asarray(np.log(np.sqrt(free[0] ** 2 + free[1] ** 2 * slope_squared)) - np.log(width))
 
     fit = least_squares(residuals, (float(width.min()), 0.01), bounds=((1.0, 0.0), (1000.0, 0.2)), loss="soft_l1",
                         x_scale=(50.0, 0.01))  # fmt: skip

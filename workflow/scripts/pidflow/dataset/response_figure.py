@@ -15,8 +15,8 @@ from pidflow.files import replacing
 from pidflow.physics import SPECIES
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.colors import LogNorm  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.colors import LogNorm
 
 _COLOURS = ("#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 _MAX_TRACKS = 300_000
@@ -57,17 +57,25 @@ def plot_response(tables: Iterable[str | Path], response: str | Path, output: st
         tpc.hist2d(momentum[seen], signal[seen], bins=(edges, np.linspace(0.0, top, 200)), norm=LogNorm(), cmap="Greys")
         if expected.tpc is not None:
             for species, colour in zip(SPECIES, _COLOURS, strict=True):
-                tpc.plot(edges, expected.tpc.signal(edges, species.mass), color=colour, lw=1.6, label=f"${species.symbol}$")
+                tpc.plot(
+                    edges, expected.tpc.signal(edges, species.mass), color=colour, lw=1.6, label=f"${species.symbol}$"
+                )
             tpc.set_title(f"TPC, resolution {100 * expected.tpc.resolution:.1f} % at 159 clusters")
         tpc.set(xlabel=r"momentum at the TPC ($\mathrm{GeV}/c$)", ylabel="TPC signal (arb. units)", ylim=(0.0, top))
         if expected.tof is not None:
             tof = axes[0, 1]
             seen = np.isfinite(columns["beta"])
             tof.hist2d(
-                columns["p"][seen], columns["beta"][seen], bins=(edges, np.linspace(0.2, 1.15, 200)), norm=LogNorm(), cmap="Greys"
+                columns["p"][seen],
+                columns["beta"][seen],
+                bins=(edges, np.linspace(0.2, 1.15, 200)),
+                norm=LogNorm(),
+                cmap="Greys",
             )
             for species, colour in zip(SPECIES, _COLOURS, strict=True):
-                tof.plot(edges, edges / np.hypot(edges, species.mass), color=colour, lw=1.6, label=f"${species.symbol}$")
+                tof.plot(
+                    edges, edges / np.hypot(edges, species.mass), color=colour, lw=1.6, label=f"${species.symbol}$"
+                )
             tof.set(xlabel=r"$p$ ($\mathrm{GeV}/c$)", ylabel=r"TOF $\beta$", ylim=(0.2, 1.15))
             tof.set_title(f"TOF, resolution {expected.tof.resolution:.0f} ps")
         for axis in axes.flat:

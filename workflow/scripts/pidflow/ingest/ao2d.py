@@ -17,8 +17,8 @@ import uproot
 from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
-from pidflow.ingest.helix import propagate_to_vertex
 from pidflow.identity import collision_ids
+from pidflow.ingest.helix import propagate_to_vertex
 from pidflow.ingest.table import to_table
 from pidflow.response import expected_time
 
@@ -94,7 +94,9 @@ class Ao2dFile:
                 frames = sorted({match[1] for key in file.keys(recursive=False) if (match := _FRAME.fullmatch(key))})
                 if not frames:
                     found = ", ".join(sorted(file.keys(recursive=False, cycle=False))[:5]) or "nothing"
-                    raise PidflowError(f"{self.path}: no data frame DF_<n> in the file, only {found}; give a raw AO2D file")
+                    raise PidflowError(
+                        f"{self.path}: no data frame DF_<n> in the file, only {found}; give a raw AO2D file"
+                    )
                 for frame in frames:
                     yield self._frame(file[f"DF_{frame}"], int(frame))
         except PidflowError:
@@ -106,7 +108,7 @@ class Ao2dFile:
             ) from error
 
     def _tree_name(self, folder: Any, table: str) -> str:
-        names = {key.split(";")[0] for key in folder.keys(recursive=False)}
+        names: set[str] = {key.split(";")[0] for key in folder.keys(recursive=False)}
         versions = sorted(name for name in names if re.fullmatch(rf"{table}(_\d{{3}})?", name))
         for name in versions:
             if name.removeprefix(table) in _KNOWN_VERSIONS[table]:
@@ -247,7 +249,7 @@ def _detectors(track: Columns, extra: Columns, collision: Columns) -> Columns:
     with np.errstate(divide="ignore", invalid="ignore"):
         beta = expected_time(length, 1.0, 0.0) / (tof_signal - event_time)
 
-    def only(present: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
+    def only(present: NDArray[np.bool_], values: Any) -> NDArray[Any]:
         return np.ma.array(values, mask=~present)
 
     cos_lambda = 1.0 / np.hypot(1.0, track["fTgl"])

@@ -135,11 +135,15 @@ class FlatFile:
         return fresh
 
     def _masked(self, name: str, values: Any) -> Any:
-        missing = ~np.isfinite(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(len(values), dtype=bool)
+        missing = (
+            ~np.isfinite(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(len(values), dtype=bool)
+        )
         for sentinel in self.settings.missing.get(name, ()):
             missing |= values == sentinel
         if missing.any() and BY_NAME[name].missing == "never":
-            raise PidflowError(f"{self.path}: column {self.settings.columns[name]} is not finite in every row; clean it")
+            raise PidflowError(
+                f"{self.path}: column {self.settings.columns[name]} is not finite in every row; clean it"
+            )
         return np.ma.array(values, mask=missing)
 
     def _labels(self, frame: pd.DataFrame) -> Any:
@@ -168,7 +172,9 @@ def _with_kinematics(columns: Columns, path: Path) -> Columns:
     if "eta" in have and "p" in have:
         completed.setdefault("pt", completed["p"] / np.cosh(completed["eta"]))
     if not {"p", "pt"} <= have:
-        raise PidflowError(f"{path}: momentum is incomplete; map p and pt, pt and eta, or px, py and pz in 'ingest.columns'")
+        raise PidflowError(
+            f"{path}: momentum is incomplete; map p and pt, pt and eta, or px, py and pz in 'ingest.columns'"
+        )
     if "eta" in have:
         completed.setdefault("pz", completed["pt"] * np.sinh(completed["eta"]))
     if "phi" in have:

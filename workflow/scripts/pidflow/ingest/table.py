@@ -36,7 +36,9 @@ def to_table(columns: Mapping[str, np.ndarray[Any, Any]]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema())
 
 
-def write_tracks(tables: Iterable[pa.Table], output: str | Path, source_file: str | Path, counts: dict[str, int]) -> None:
+def write_tracks(
+    tables: Iterable[pa.Table], output: str | Path, source_file: str | Path, counts: dict[str, int]
+) -> None:
     """Stream track tables into one Parquet file.
 
     Parameters
@@ -50,21 +52,20 @@ def write_tracks(tables: Iterable[pa.Table], output: str | Path, source_file: st
     counts
         What the reader saw and dropped; read after the last table.
     """
-    with replacing(output) as temporary:
-        with pq.ParquetWriter(temporary, schema(), compression="zstd", compression_level=1, use_dictionary=["source"]) as writer:
-            pending: list[pa.Table] = []
-            for table in tables:
-                pending.append(table)
-                if sum(part.num_rows for part in pending) >= _ROWS_PER_GROUP:
-                    writer.write_table(pa.concat_tables(pending))
-                    pending = []
-            if pending:
+    settings = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["source"]}
+    with replacing(output) as temporary, pq.ParquetWriter(temporary, schema(), **settings) as writer:
+        pending: list[pa.Table] = []
+        for table in tables:
+            pending.append(table)
+            if sum(part.num_rows for part in pending) >= _ROWS_PER_GROUP:
                 writer.write_table(pa.concat_tables(pending))
-            origin = {
-                "source": str(source_file),
-                "sha256": sha256(source_file),
-                "reader_version": READER_VERSION,
-                "counts": counts,
-            }
-            writer.add_key_value_metadata(as_metadata(origin))
-
+                pending = []
+        if pending:
+            writer.write_table(pa.concat_tables(pending))
+        origin = {
+            "source": str(source_file),
+            "sha256": sha256(source_file),
+            "reader_version": READER_VERSION,
+            "counts": counts,
+        }
+        writer.add_key_value_metadata(as_metadata(origin))

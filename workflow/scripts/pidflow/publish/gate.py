@@ -101,7 +101,7 @@ def _loaded(folder: Path, info: ModelInfo, pdg: int) -> O2PidModel:
             " order; export the model again"
         )
     scaling = {label: (float(mean), float(std)) for label, (mean, std) in model.scaling.items()}
-    if scaling != {label: (0.0, 1.0) for label in labels}:
+    if scaling != dict.fromkeys(labels, (0.0, 1.0)):
         raise PidflowError(
             f"{folder / SCALING_FILE}: the scaling is not mean 0 and deviation 1 for each column, although the graph"
             " scales; export the model again"

@@ -82,9 +82,19 @@ TRUTH_TREES = ("O2mctracklabel", "O2mccollision", "O2mccollisionlabel", "O2mcpar
 _MASKS = {
     0xFFFFFC00: ("fSigned1Pt",),
     0xFFFFFFF0: ("fX", "fAlpha"),
-    0xFFFFFF00: (
-        "fSnp fTgl fTPCInnerParam fITSChi2NCl fTPCChi2NCl fTRDChi2 fTOFChi2 fTPCSignal fTRDSignal fLength fTOFExpMom"
-    ).split(),
+    0xFFFFFF00: [
+        "fSnp",
+        "fTgl",
+        "fTPCInnerParam",
+        "fITSChi2NCl",
+        "fTPCChi2NCl",
+        "fTRDChi2",
+        "fTOFChi2",
+        "fTPCSignal",
+        "fTRDSignal",
+        "fLength",
+        "fTOFExpMom",
+    ],
 }
 MANTISSA = {name: np.uint32(mask) for mask, names in _MASKS.items() for name in names}
 """Bits of the float that are kept on writing: 13 of the mantissa for 1/pT, 15 for signals."""

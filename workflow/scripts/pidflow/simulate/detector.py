@@ -14,7 +14,15 @@ from pidflow.simulate.helix import Floats
 from pidflow.simulate.particles import PHYSICAL_PRIMARY, PROPERTIES, Particles
 from pidflow.simulate.shifts import Conditions
 from pidflow.simulate.signals import EVENT_TIME_PS, its_cluster_sizes, outer_path, tof, tpc_signal, trd
-from pidflow.simulate.tracking import Candidates, Clusters, Parameters, candidates, find_clusters, measure, reconstructed
+from pidflow.simulate.tracking import (
+    Candidates,
+    Clusters,
+    Parameters,
+    candidates,
+    find_clusters,
+    measure,
+    reconstructed,
+)
 
 ORPHAN_SHARE = 0.015
 """Tracks that no collision claims."""
@@ -100,9 +108,7 @@ def reconstruct(
     flags = (ao2d.PION << ao2d.PID_SHIFT) + ao2d.PV_CONTRIBUTOR * contributes + ao2d.ORPHAN_TRACK * (collision < 0)
     extra = {"fFlags": flags} | _signals(paths, clusters, parameters, particles.time[paths.particle], state, rng)
     label, mask = _labels(paths.particle, particles, rng)
-    return Reconstructed(
-        track, extra, _collisions(vertices, collision[contributes], rng), paths.particle, label, mask
-    )
+    return Reconstructed(track, extra, _collisions(vertices, collision[contributes], rng), paths.particle, label, mask)
 
 
 def _signals(

@@ -125,9 +125,7 @@ class _Frame(NamedTuple):
     tracks: Reconstructed
 
 
-def _frame(
-    generator: EventGenerator, events: int, bz: float, state: Conditions, rng: np.random.Generator
-) -> _Frame:
+def _frame(generator: EventGenerator, events: int, bz: float, state: Conditions, rng: np.random.Generator) -> _Frame:
     generated, vertices = generator.take(events, rng)
     particles = transport(generated, bz, rng)
     keep = (charge_of(particles.pdg) != 0) & ((particles.status == 1) | (particles.flags & 1 > 0))

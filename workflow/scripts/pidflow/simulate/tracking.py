@@ -32,7 +32,16 @@ ITS_STANDALONE_CLUSTERS = 4
 """Fewest clusters of a track without TPC."""
 
 TPC_ROWS = 152
-TPC_ROW_RADII = ((0, 85.225), (62, 131.725), (63, 135.2), (96, 168.2), (97, 171.4), (126, 206.2), (127, 209.65), (151, 245.65))
+TPC_ROW_RADII = (
+    (0, 85.225),
+    (62, 131.725),
+    (63, 135.2),
+    (96, 168.2),
+    (97, 171.4),
+    (126, 206.2),
+    (127, 209.65),
+    (151, 245.65),
+)
 """Pad row and its radius in cm at the ends of the four pad sizes; AliceO2 TPC geometry."""
 
 TPC_HALF_LENGTH_CM = 250.0

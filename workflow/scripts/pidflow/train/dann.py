@@ -39,7 +39,9 @@ class ReverseGradient(torch.autograd.Function):
 
 def discriminator(width: int, hidden: int) -> nn.Sequential:
     """Return the network that tells data from simulation by the encoder's vector [N, width]."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+    )
 
 
 def strength_at(progress: float, final: float) -> float:
@@ -87,7 +89,7 @@ def adapt(
     """
     set_seed(info.seed, threads)
     network = fse.load(source)
-    domain = discriminator(network.heads[0].in_features, settings.discriminator_hidden)
+    domain = discriminator(network.encoder.width, settings.discriminator_hidden)
     batch = min(batch, len(train), len(data))
     per_epoch = max(1, len(train) // batch)
     alone, total = settings.discriminator_epochs, settings.discriminator_epochs + settings.epochs

@@ -56,7 +56,9 @@ def read_tracks(path: str | Path, split: str, features: Sequence[str], species: 
     labels = (pdg[:, None] == np.array(species)).astype(np.float32)
     for code, count in zip(species, labels.sum(axis=0), strict=True):
         if count == 0:
-            raise PidflowError(f"{path}: no {split} track of species {code}; add simulation or remove it from 'species'")
+            raise PidflowError(
+                f"{path}: no {split} track of species {code}; add simulation or remove it from 'species'"
+            )
     return Tracks(matrix(table, features), labels)
 
 

@@ -69,7 +69,13 @@ def fit_model(
 
 
 def adapt_model(
-    source: str | Path, simulation: str | Path, data: str | Path, folder: str | Path, *, settings: dict[str, Any], threads: int
+    source: str | Path,
+    simulation: str | Path,
+    data: str | Path,
+    folder: str | Path,
+    *,
+    settings: dict[str, Any],
+    threads: int,
 ) -> None:
     """Adapt a trained network to unlabelled data and write the adapted model directory.
 
@@ -89,7 +95,9 @@ def adapt_model(
     from pidflow.train import dann
 
     info = read_info(source)
-    train, validation = (read_tracks(simulation, split, info.features, info.species) for split in ("train", "validation"))
+    train, validation = (
+        read_tracks(simulation, split, info.features, info.species) for split in ("train", "validation")
+    )
     measured = read_features(data, "train", info.features)
     batch = Fse.model_validate(info.settings).optimisation.batch
     dann.adapt(

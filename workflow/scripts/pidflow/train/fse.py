@@ -38,7 +38,14 @@ def class_loss(network: fse.FeatureSetNetwork, tracks: Tracks) -> float:
 
 
 def fit(
-    train: Tracks, validation: Tracks, info: ModelInfo, settings: Fse, folder: str | Path, checkpoint: str | Path, *, threads: int
+    train: Tracks,
+    validation: Tracks,
+    info: ModelInfo,
+    settings: Fse,
+    folder: str | Path,
+    checkpoint: str | Path,
+    *,
+    threads: int,
 ) -> None:
     """Train the network and write its model directory.
 

@@ -15,7 +15,9 @@ from pidflow.physics import object_key
 from pidflow.train.data import Tracks
 
 
-def fit(train: Tracks, validation: Tracks, info: ModelInfo, settings: Gbdt, folder: str | Path, *, threads: int) -> None:
+def fit(
+    train: Tracks, validation: Tracks, info: ModelInfo, settings: Gbdt, folder: str | Path, *, threads: int
+) -> None:
     """Train the trees and write their model directory (LightGBM's text format)."""
     parameters = {
         "objective": "binary",

@@ -44,7 +44,8 @@ class FeatureSetEmbedding(nn.Module):
 
     def forward(self, value_NF: Tensor) -> Tensor:
         hidden = torch.relu(value_NF.unsqueeze(-1) * self.value + self.feature)
-        return self.dropout(self.out(hidden))
+        token_NFW: Tensor = self.dropout(self.out(hidden))
+        return token_NFW
 
 
 class EncoderLayer(nn.Module):
@@ -69,7 +70,8 @@ class EncoderLayer(nn.Module):
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_N11F)
         attended = self.project(attended.transpose(1, 2).reshape(-1, features, width))
         token_NFW = self.norm_attention(token_NFW + self.dropout(attended))
-        return self.norm_feed(token_NFW + self.dropout(self.feed(token_NFW)))
+        token_NFW = self.norm_feed(token_NFW + self.dropout(self.feed(token_NFW)))
+        return token_NFW
 
 
 class Encoder(nn.Module):
@@ -93,6 +95,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(
             EncoderLayer(width, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)
         )
+        self.width = width
         self.pool = nn.Sequential(
             nn.Linear(width, settings.pooling_hidden), nn.ReLU(), nn.Linear(settings.pooling_hidden, width)
         )
@@ -102,7 +105,7 @@ class Encoder(nn.Module):
         standard = ((raw_NF - self.mean) / self.std).clamp(-CLAMP, CLAMP)
         value_NF = torch.where(missing_NF, torch.zeros_like(standard), standard)
         bias_NF = missing_NF.to(value_NF.dtype) * _MASKED
-        token_NFW = self.embed(value_NF)
+        token_NFW: Tensor = self.embed(value_NF)
         for layer in self.layers:
             token_NFW = layer(token_NFW, bias_NF[:, None, None, :])
         weight_NFW = torch.softmax(self.pool(token_NFW) + bias_NF[:, :, None], dim=1)

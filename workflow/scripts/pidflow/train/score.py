@@ -55,9 +55,10 @@ def score_dataset(folder: str | Path, dataset: str | Path, output: str | Path, *
     info = read_info(folder)
     scorer = load_scorer(folder, info, threads)
     columns = schema(info.species)
-    with replacing(output) as temporary:
-        with pq.ParquetWriter(temporary, columns, compression="zstd", use_dictionary=["source", "split"]) as writer:
-            for table in batches(dataset, tuple(dict.fromkeys((*CARRIED, *info.features)))):
-                certainty = scorer(matrix(table, info.features))
-                scored = [table[name] for name in CARRIED] + [pa.array(values) for values in certainty.T]
-                writer.write_table(pa.Table.from_arrays(scored, names=columns.names).cast(columns))
+    read = tuple(dict.fromkeys((*CARRIED, *info.features)))
+    settings = {"compression": "zstd", "use_dictionary": ["source", "split"]}
+    with replacing(output) as temporary, pq.ParquetWriter(temporary, columns, **settings) as writer:
+        for table in batches(dataset, read):
+            certainty = scorer(matrix(table, info.features))
+            scored = [table[name] for name in CARRIED] + [pa.array(values) for values in certainty.T]
+            writer.write_table(pa.Table.from_arrays(scored, names=columns.names).cast(columns))

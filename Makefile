@@ -1,0 +1,39 @@
+# make demo    install, run the example production, say where the report is
+# make test    install what tests need, run them all
+# make check   formatting, lint and types
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check docs
+
+$(VENV)/demo: requirements.lock
+	@echo "Installing into $(VENV) (two to three minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements.lock
+	@touch $@
+
+$(VENV)/test: $(VENV)/demo requirements-test.lock
+	@$(PIP) -r requirements-test.lock
+	@touch $@
+
+demo: $(VENV)/demo
+	@$(BIN)/snakemake --quiet progress
+	@echo "Report: $(CURDIR)/results/report.html"
+
+test: $(VENV)/test
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/test
+	@$(BIN)/snakemake --lint
+	@$(BIN)/snakefmt --check Snakefile rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+docs: $(VENV)/demo
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m pidflow.config.document
+	@$(BIN)/snakemake --quiet all --rulegraph dot > docs/rulegraph.dot
