@@ -61,9 +61,16 @@ def charge_sign(pdg: int) -> int:
 
 
 def symbol(pdg: int, signed: bool = True) -> str:
-    """Return a mathtext label such as ``$\\pi^{+}$``; without the charge where data has none."""
-    text = species_of(pdg).symbol
-    return f"${text}^{{{'+' if charge_sign(pdg) > 0 else '-'}}}$" if signed else f"${text}$"
+    """Return a mathtext label such as ``$\\pi^{+}$``; without the charge where data has none.
+
+    Baryons carry a bar for the antiparticle instead of the charge, as usual in the field.
+    """
+    species = species_of(pdg)
+    if not signed:
+        return f"${species.symbol}$"
+    if species.key in ("pr", "de"):
+        return f"${species.symbol}$" if pdg > 0 else rf"$\overline{{{species.symbol}}}$"
+    return f"${species.symbol}^{{{'+' if charge_sign(pdg) > 0 else '-'}}}$"
 
 
 def object_key(pdg: int) -> str:

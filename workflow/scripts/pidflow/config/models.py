@@ -148,7 +148,7 @@ class FseNetwork(Block):
 class Optimisation(Block):
     """Training of the network."""
 
-    batch: Count = Field(512, description="tracks per step")
+    batch: Count = Field(256, description="tracks per step")
     epochs: Count = Field(15, description="most passes over the training set")
     patience: Count = Field(5, description="epochs without a better validation loss before stopping")
     learning_rate: Positive = Field(2e-3, description="peak learning rate")

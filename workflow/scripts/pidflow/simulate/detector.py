@@ -35,7 +35,7 @@ VERTEX_RESOLUTION_CM = (0.006, 0.006, 0.008)
 """For one contributor; falls with the root of their number (chosen for the example)."""
 
 REFIT_SPREAD = 0.003
-"""Relative spread between the momentum at the vertex, at the TPC and along the path to the TOF (chosen for the example)."""
+"""Relative spread between the momentum at the vertex, at the TPC and on the way to the TOF (chosen for the example)."""
 
 CHI2_DEGREES = {"fITSChi2NCl": 7, "fTPCChi2NCl": 60}
 """χ² per cluster follows a χ² distribution with this many degrees of freedom, scaled to 1 (chosen for the example)."""
@@ -49,8 +49,6 @@ class Reconstructed:
     ----------
     track, extra, collisions
         Leaves of ``O2track_iu``, ``O2trackextra_002`` and (those that are not 0) ``O2collision_001``.
-    particle
-        Row of the particle that made the track.
     label, mask
         Leaves of ``O2mctracklabel``.
     """
@@ -58,7 +56,6 @@ class Reconstructed:
     track: dict[str, NDArray[Any]]
     extra: dict[str, NDArray[Any]]
     collisions: dict[str, NDArray[Any]]
-    particle: NDArray[np.int64]
     label: NDArray[np.int64]
     mask: NDArray[np.int64]
 
@@ -108,7 +105,7 @@ def reconstruct(
     flags = (ao2d.PION << ao2d.PID_SHIFT) + ao2d.PV_CONTRIBUTOR * contributes + ao2d.ORPHAN_TRACK * (collision < 0)
     extra = {"fFlags": flags} | _signals(paths, clusters, parameters, particles.time[paths.particle], state, rng)
     label, mask = _labels(paths.particle, particles, rng)
-    return Reconstructed(track, extra, _collisions(vertices, collision[contributes], rng), paths.particle, label, mask)
+    return Reconstructed(track, extra, _collisions(vertices, collision[contributes], rng), label, mask)
 
 
 def _signals(

@@ -7,6 +7,7 @@ and composition differ between the two.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +43,8 @@ class EventGenerator:
     """
 
     def __init__(self, sample: Sample, seed: int) -> None:
+        # the generators' banners would otherwise wait in Fortran's buffer until the process ends, after a job's log
+        os.environ.setdefault("GFORTRAN_UNBUFFERED_PRECONNECTED", "y")
         from chromo.kinematics import CenterOfMass, TeV
         from chromo.models import Pythia6, Sibyll23e
 
@@ -104,4 +107,5 @@ def _is_particle(pdg: NDArray[np.int32]) -> NDArray[np.bool_]:
     code = np.abs(pdg)
     lepton = (code >= 11) & (code <= 16)
     hadron = (code > 100) & (code < 9_900_000) & ((code // 10) % 10 != 0)
-    return lepton | (code == 22) | hadron
+    particle: NDArray[np.bool_] = lepton | (code == 22) | hadron
+    return particle

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +22,6 @@ from pidflow.simulate.generator import EventGenerator, Sample
 from pidflow.simulate.helix import Floats
 from pidflow.simulate.particles import PHYSICAL_PRIMARY, Particles, charge_of, daughter_slices, select
 from pidflow.simulate.shifts import Conditions, ShiftName, conditions
-
-_log = logging.getLogger(__name__)
 
 BC_SPACING = 400
 """Mean distance of recorded collisions in bunch crossings (chosen for the example)."""
@@ -98,7 +95,7 @@ def simulate_file(
             else:
                 writer.write_table(_truth_table(frame, first + index, run))
             ao2d.write_frame(file, first + index, tables)
-            _log.info("%s: frame %d of %d, %d tracks", path, index + 1, frames, len(frame.tracks.particle))
+            print(f"{path}: data frame {index + 1}/{frames}, {len(frame.tracks.label):,} tracks", flush=True)
 
 
 _FRAMES_MAX = 256

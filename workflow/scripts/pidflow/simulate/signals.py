@@ -6,7 +6,7 @@ the shares of detector patterns among selected tracks resemble those of ALICE's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,16 +122,7 @@ def outer_path(tracks: Candidates, rng: np.random.Generator) -> Candidates:
         probability[np.abs(tracks.pdg) == code if code > 0 else tracks.pdg == code] = value
     radius = rng.uniform(TRD_RADII[0], TOF_RADIUS_CM, len(tracks.p))
     stopped = np.where(rng.random(len(tracks.p)) < probability, tracks.helix.crossing(radius), np.inf)
-    return Candidates(
-        tracks.particle,
-        tracks.pdg,
-        tracks.charge,
-        tracks.mass,
-        tracks.p,
-        tracks.pt,
-        tracks.helix,
-        np.minimum(tracks.end, stopped),
-    )
+    return replace(tracks, end=np.minimum(tracks.end, stopped))
 
 
 def trd(

@@ -214,7 +214,8 @@ def find_clusters(tracks: Candidates, rng: np.random.Generator) -> Clusters:
 def reconstructed(clusters: Clusters, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Tell which candidates the track finding delivers."""
     enough = (clusters.findable > 0) | (np.sum(clusters.its, axis=0) >= ITS_STANDALONE_CLUSTERS)
-    return enough & (rng.random(len(clusters.found)) < TRACK_EFFICIENCY)
+    found: NDArray[np.bool_] = enough & (rng.random(len(clusters.found)) < TRACK_EFFICIENCY)
+    return found
 
 
 def _tpc_rows(tracks: Candidates) -> tuple[NDArray[np.int64], Floats]:

@@ -22,7 +22,7 @@ from pidflow.model import ModelInfo, read_info
 WEIGHTS_FILE = "weights.safetensors"
 
 CLAMP = 8.0
-"""Standardised values are clamped to ± this, so that a wild input stays an ordinary number."""
+"""Inputs are clamped to ± this after standardisation and logarithm, so that a wild one stays an ordinary number."""
 
 _MASKED = -1e4
 
@@ -102,7 +102,9 @@ class Encoder(nn.Module):
 
     def forward(self, raw_NF: Tensor) -> Tensor:
         missing_NF = torch.isnan(raw_NF)
-        standard = ((raw_NF - self.mean) / self.std).clamp(-CLAMP, CLAMP)
+        standard = (raw_NF - self.mean) / self.std
+        # linear in the core; the long tail of dE/dx, where slow kaons and protons are, stays apart
+        standard = (torch.sign(standard) * torch.log(1.0 + standard.abs())).clamp(-CLAMP, CLAMP)
         value_NF = torch.where(missing_NF, torch.zeros_like(standard), standard)
         bias_NF = missing_NF.to(value_NF.dtype) * _MASKED
         token_NFW: Tensor = self.embed(value_NF)
