@@ -62,7 +62,7 @@ rule publish_model:
 
 rule write_configuration:
     output:
-        "<results>/config.yaml",
+        config="<results>/config.yaml",
     log:
         "<logs>/write_configuration.log",
     localrule: True
@@ -85,7 +85,7 @@ rule report_content:
 rule write_report:
     input:
         report_parts,
-        config=rules.write_configuration.output,
+        config=rules.write_configuration.output.config,
         captions=collect("workflow/report/{name}.rst", name=glob_wildcards("workflow/report/{name}.rst").name),
     output:
         html="<results>/report.html",

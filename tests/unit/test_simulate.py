@@ -7,15 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import awkward as ak
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
 from numpy.typing import NDArray
+from scipy.stats import chi2 as chi2_distribution
+from scipy.stats import chi2_contingency
 
 from pidflow.config.models import Ingest, Selection, Split
 from pidflow.dataset.response import fit_response, read_response, robust_width
@@ -272,13 +276,15 @@ def test_a_tree_with_other_leaves_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_seed_alone_decides_the_content(tmp_path: Path) -> None:
-    content = []
-    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+    def production_of(name: str, seed: int) -> tuple[dict[int, Frame], dict[int, Frame], pa.Table]:
         place = tmp_path / name
         place.mkdir()
         small = {"events": 60, "seed": seed}
         simulate(place, simulation("s.root", **small), data("d.root", **small))
-        content.append((read(place / "s.root"), read(place / "d.root"), pq.read_table(place / "d.parquet")))
+        return read(place / "s.root"), read(place / "d.root"), pq.read_table(place / "d.parquet")
+
+    with ThreadPoolExecutor() as pool:
+        content = list(pool.map(production_of, ("a", "b", "c"), (5, 5, 6)))
     for first, again in zip(content[0][:2], content[1][:2], strict=True):
         assert list(first) == list(again)
         for number, trees in first.items():
@@ -450,30 +456,35 @@ def test_shift_sizes_grow_and_none_is_none() -> None:
 # the particles
 
 
-def test_generators_differ_in_composition(folder: Path, frames: dict[int, Frame]) -> None:
+def test_generators_differ_in_multiplicity_and_in_composition_by_momentum(
+    folder: Path, tracks: Path, data_tracks: Path
+) -> None:
+    names = ["data_frame", "row", "collision_id", "pt"]
     truth = pq.read_table(folder / "data.parquet").to_pandas()
-    particles = frames.values()
-    of_simulation = np.concatenate(
-        [frame["O2mcparticle_001"]["fPdgCode"][frame["O2mctracklabel"]["fIndexMcParticles"]] for frame in particles]
-    )
-    of_data = truth["pdg_code"].dropna().to_numpy()
-    differences = {}
-    for code in (211, 321, 2212):
-        one, other = np.mean(np.abs(of_simulation) == code), np.mean(np.abs(of_data) == code)
-        assert one > 0.02 and other > 0.02
-        error = np.hypot(np.sqrt(one / len(of_simulation)), np.sqrt(other / len(of_data)))
-        differences[code] = abs(one - other) / error
-    assert max(differences.values()) > 5, differences
-    assert len(of_data) / len(of_simulation) != pytest.approx(1, abs=0.02)
+    of_data = pq.read_table(data_tracks, columns=names).to_pandas().merge(truth, on=["data_frame", "row"])
+    of_simulation = pq.read_table(tracks, columns=[*names, "pdg_code", "is_physical_primary"]).to_pandas()
+    multiplicity = [len(sample) / EVENTS for sample in (of_simulation, of_data)]
+    assert abs(np.log(multiplicity[1] / multiplicity[0])) > 0.2
+    chi2, degrees = 0.0, 0
+    for low, high in ((0.1, 0.3), (0.3, 0.5), (0.5, 1.0), (1.0, 2.0)):
+        counts = []
+        for sample in (of_simulation, of_data):
+            primary = sample["is_physical_primary"].fillna(False).astype(bool)
+            code = sample["pdg_code"].abs()[primary & sample["pt"].between(low, high)]
+            counts.append([(code == species).sum() for species in (211, 321, 2212)])
+        assert np.min(counts) > 10
+        result = chi2_contingency(counts)
+        chi2, degrees = chi2 + result.statistic, degrees + result.dof
+    assert chi2_distribution.sf(chi2, degrees) < 1e-4
 
 
 def family(frames: dict[int, Frame], mother_code: int) -> dict[str, NDArray[Any]]:
-    """Return the daughters of particles of `mother_code`, with their mothers' four-momenta and rows."""
+    """Return the charged daughters of particles of `mother_code`, and their mothers' four-momenta and rows."""
     parts = []
     for frame in frames.values():
         particles = frame["O2mcparticle_001"]
         mother = mothers(particles)
-        rows = np.flatnonzero((mother >= 0) & (np.abs(particles["fPdgCode"][mother]) == mother_code))
+        rows = np.flatnonzero((mother >= 0) & (np.abs(particles["fPdgCode"][mother]) == mother_code) & (particles["fPdgCode"] != 111))
         parts.append(
             {
                 "pdg": particles["fPdgCode"][rows],

@@ -7,4 +7,4 @@ with job(snakemake.log[0]):
 
     from pidflow.files import write_text
 
-    write_text(snakemake.output[0], yaml.safe_dump(snakemake.params.config, sort_keys=False, allow_unicode=True))
+    write_text(snakemake.output.config, yaml.safe_dump(snakemake.params.config, sort_keys=False, allow_unicode=True))
