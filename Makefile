@@ -34,6 +34,8 @@ check: $(VENV)/test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# needs Graphviz for the picture of the rules
 docs: $(VENV)/demo
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m pidflow.config.document
-	@$(BIN)/snakemake --quiet all --rulegraph dot > docs/rulegraph.dot
+	@$(BIN)/snakemake --quiet all --rulegraph dot | tred | sed 's/{/{ rankdir=LR; nodesep=0.15; ranksep=0.3;/' \
+		| dot -Tsvg > docs/rulegraph.svg

@@ -135,7 +135,8 @@ def report_parts(wildcards):
     labelled = ["simulation", *(["closure"] if CLOSURE else [])]
     with_data = [run for run, row in RUNS.items() if row.data]
     return [
-        *collect(rules.select_features.output.figure, run=RUNS),
+        *collect(rules.plot_response.output.figure, run=RUNS),
+        *collect(rules.plot_features.output.figure, run=RUNS),
         *collect(rules.plot_training.output.history, run=RUNS),
         *collect(rules.plot_evaluation.output.performance, run=RUNS, sample=labelled),
         *collect(rules.plot_signal.output.signal, run=RUNS, sample="simulation"),

@@ -6,19 +6,12 @@ rule fit_response:
         tracks=lambda wildcards: track_tables(wildcards.run, "simulation"),
     output:
         response="<results>/{run}/dataset/response.json",
-        figure=report(
-            f"<results>/{{run}}/dataset/response.{IMAGE}",
-            caption="../workflow/report/response.rst",
-            category="Run {run}",
-            subcategory="Detectors and features",
-            labels={"figure": "detector response"},
-        ),
     log:
         "<logs>/{run}/fit_response.log",
     benchmark:
         "<benchmarks>/{run}/fit_response.jsonl"
     conda:
-        "../envs/figures.yaml"
+        "../envs/tables.yaml"
     resources:
         mem_mb=megabytes(1500, 2),
         runtime=20,
@@ -64,13 +57,7 @@ rule select_features:
         simulation="<results>/{run}/dataset/simulation.parquet",
     output:
         features="<results>/{run}/dataset/features.json",
-        figure=report(
-            f"<results>/{{run}}/dataset/features.{IMAGE}",
-            caption="../workflow/report/features.rst",
-            category="Run {run}",
-            subcategory="Detectors and features",
-            labels={"figure": "feature ranking"},
-        ),
+        shap="<results>/{run}/dataset/shap.npz",
     log:
         "<logs>/{run}/select_features.log",
     benchmark:
@@ -89,3 +76,61 @@ rule select_features:
         "Run {wildcards.run}: rank features"
     script:
         "../workflow/scripts/select_features.py"
+
+
+rule plot_response:
+    input:
+        tracks=lambda wildcards: track_tables(wildcards.run, "simulation"),
+        response=rules.fit_response.output.response,
+    output:
+        figure=report(
+            f"<results>/{{run}}/dataset/response.{IMAGE}",
+            caption="../workflow/report/response.rst",
+            category="Run {run}",
+            subcategory="Detectors and features",
+            labels={"figure": "detector response"},
+        ),
+    log:
+        "<logs>/{run}/plot_response.log",
+    benchmark:
+        "<benchmarks>/{run}/plot_response.jsonl"
+    conda:
+        "../envs/figures.yaml"
+    resources:
+        mem_mb=megabytes(1000, 2),
+        runtime=10,
+    params:
+        code=digest("plot_response.py"),
+    message:
+        "Run {wildcards.run}: plot the detector response"
+    script:
+        "../workflow/scripts/plot_response.py"
+
+
+rule plot_features:
+    input:
+        features=rules.select_features.output.features,
+        shap=rules.select_features.output.shap,
+    output:
+        figure=report(
+            f"<results>/{{run}}/dataset/features.{IMAGE}",
+            caption="../workflow/report/features.rst",
+            category="Run {run}",
+            subcategory="Detectors and features",
+            labels={"figure": "feature ranking"},
+        ),
+    log:
+        "<logs>/{run}/plot_features.log",
+    benchmark:
+        "<benchmarks>/{run}/plot_features.jsonl"
+    conda:
+        "../envs/figures.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=digest("plot_features.py"),
+    message:
+        "Run {wildcards.run}: plot the feature ranking"
+    script:
+        "../workflow/scripts/plot_features.py"

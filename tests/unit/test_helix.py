@@ -143,9 +143,7 @@ def test_a_positive_charge_in_a_positive_field_turns_clockwise() -> None:
 def test_straight_tracks_have_the_distance_of_a_line() -> None:
     at = one(x=4.0, y=3.0, snp=0.6, tgl=0.5)
     # direction (0.8, 0.6): the line passes the origin at no distance, 5 cm back
-    np.testing.assert_allclose(
-        [at.dca_xy[0], at.dca_z[0], at.alpha[0]], [0.0, 1.0 - 2.5, np.arcsin(0.6)], atol=1e-12
-    )
+    np.testing.assert_allclose([at.dca_xy[0], at.dca_z[0], at.alpha[0]], [0.0, 1.0 - 2.5, np.arcsin(0.6)], atol=1e-12)
 
 
 @pytest.mark.parametrize("bz", [-5.0, 0.0, 5.0])

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import shap
 
-from pidflow.dataset.features import Ranking
+from pidflow.dataset.ranking import Ranking
 from pidflow.files import replacing
 from pidflow.physics import symbol
 from pidflow.tracks import BY_NAME
@@ -27,7 +27,7 @@ def plot_ranking(ranking: Ranking, chosen: list[str], output: str | Path, *, tit
     Parameters
     ----------
     ranking
-        Result of `pidflow.dataset.features.rank`.
+        The ranking.
     chosen
         Features that were kept; drawn in colour.
     output

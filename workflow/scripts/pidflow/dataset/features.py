@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from pidflow.config.models import Features
+from pidflow.dataset.ranking import Ranking
 from pidflow.dataset.split import uniform
 from pidflow.errors import PidflowError
 from pidflow.files import write_json
@@ -26,31 +26,6 @@ Array = NDArray[np.float64]
 _TREES = 60
 _LEAVES = 15
 _LEARNING_RATE = 0.15
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Importance of features.
-
-    Attributes
-    ----------
-    features
-        Names, [F].
-    share
-        Share of the summed mean |SHAP| per fold, [folds, F].
-    values
-        SHAP values of held-out tracks of the last fold, [n, F, classes].
-    inputs
-        The same tracks' features, [n, F].
-    classes
-        |PDG code| per class; 0 stands for all other tracks.
-    """
-
-    features: tuple[str, ...]
-    share: Array
-    values: Array
-    inputs: Array
-    classes: tuple[int, ...]
 
 
 def read_columns(
