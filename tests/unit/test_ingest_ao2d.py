@@ -126,6 +126,7 @@ def test_tracks_without_collision_are_dropped_and_counted(frames: dict[int, Fram
         "collisions": sum(len(frame["O2collision_001"]["fPosX"]) for frame in frames.values()),
         "tracks": len(index),
         "without_collision": (~kept).sum(),
+        "without_parameters": 0,
         "fake_labels": (fake & kept).sum(),
     }
     table = pq.read_table(output, columns=list(ROW_ID)).to_pandas()
@@ -483,10 +484,10 @@ def test_a_wrong_run_is_refused(folder: Path, small: dict[int, Frame], tmp_path:
 
     def mix(frame: Frame) -> None:
         runs = frame["O2bc_001"]["fRunNumber"].copy()
-        runs[-1] = 7
+        runs[-1] = 10**6
         frame["O2bc_001"]["fRunNumber"] = runs
 
-    assert f"belongs to run 7, {RUN}, not {RUN}" in refused(write(tmp_path / "file.root", broken(small, mix)))
+    assert f"belongs to run {RUN}, 1000000, not {RUN}" in refused(write(tmp_path / "file.root", broken(small, mix)))
 
 
 def test_simulation_and_data_are_not_mistaken_for_each_other(small: dict[int, Frame], tmp_path: Path) -> None:

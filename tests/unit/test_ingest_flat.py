@@ -158,7 +158,7 @@ def test_a_momentum_that_is_missing_is_refused(tmp_path: Path, bad: float) -> No
     given = content()
     given["P"][7] = bad
     path = write(tmp_path / "tracks.parquet", given)
-    assert "column P is not finite in every row" in refused(path)
+    assert "p is not known for every track" in refused(path)
 
 
 # kinematics
@@ -217,14 +217,14 @@ def test_incomplete_momentum_is_refused(tmp_path: Path, names: tuple[str, ...]) 
 def test_duplicates_are_dropped_across_batches(tmp_path: Path) -> None:
     frame = pd.DataFrame(content(30))
     frame.loc[3, "Beta"] = np.nan
-    twice = pd.concat([frame, frame.iloc[[3, 10, 29]], frame.iloc[[3]]], ignore_index=True)
+    twice = pd.concat([frame[:12], frame.iloc[[3, 10]], frame[12:], frame.iloc[[29, 3]]], ignore_index=True)
     path = tmp_path / "tracks.parquet"
     twice.to_parquet(path)
     tracks, counts = ingest(path, drop_duplicates=True, batch_rows=8)
     assert counts == {"batches": 5, "tracks": 34, "duplicates": 4}
     np.testing.assert_allclose(tracks["pt"], frame["PT"], rtol=1e-6)
     position = tracks["data_frame"] * 8 + tracks["row"]  # the first of equal rows stays
-    assert position.tolist() == list(range(30))
+    assert position.tolist() == [*range(12), *range(14, 32)]
     tracks, counts = ingest(path, batch_rows=8)
     assert len(tracks) == 34 and counts["duplicates"] == 0
 
@@ -329,3 +329,19 @@ def test_damage_after_the_first_batch_leaves_nothing(tmp_path: Path) -> None:
 def test_an_empty_table_gives_no_rows(tmp_path: Path) -> None:
     tracks, counts = ingest(write(tmp_path / "tracks.parquet", {name: v[:0] for name, v in content().items()}))
     assert len(tracks) == 0 and counts["tracks"] == 0
+
+
+def test_numbers_that_the_column_cannot_hold_are_refused(tmp_path: Path) -> None:
+    given = content()
+    given["Ncls"] = np.full(len(given["P"]), 500.0)
+    path = write(tmp_path / "tracks.parquet", given)
+    assert "column Ncls holds 500, which its_n_cls (int8) cannot" in refused(
+        path, columns={**COLUMN_MAP, "its_n_cls": "Ncls"}
+    )
+
+
+def test_text_is_refused_as_text(tmp_path: Path) -> None:
+    given = content()
+    given["Word"] = np.array(["a"] * len(given["P"]))
+    path = write(tmp_path / "tracks.parquet", given)
+    assert "column Word does not hold numbers" in refused(path, columns={**COLUMN_MAP, "tpc_chi2_ncl": "Word"})

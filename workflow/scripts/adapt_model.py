@@ -6,7 +6,7 @@ Input: the network, the labelled simulation and the unlabelled data. Output: the
 from pidflow.jobs import job
 
 with job(snakemake.log[0]):
-    from pidflow.train.fit import adapt_model
+    from pidflow.train.adapt import adapt_model
 
     adapt_model(
         snakemake.input.model,

@@ -73,3 +73,12 @@ def read_info(folder: str | Path) -> ModelInfo:
     except ValidationError as error:
         first = error.errors()[0]
         raise PidflowError(f"{path}: key '{first['loc'][0]}': {first['msg']}; train the model again") from None
+
+
+def checkpoint_beside(folder: str | Path) -> Path:
+    """Return where the training of a model directory keeps its checkpoint.
+
+    It lies beside the directory, which the workflow engine removes when a job fails.
+    """
+    path = Path(folder)
+    return path.with_name(f".{path.name}.checkpoint")

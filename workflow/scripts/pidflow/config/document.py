@@ -65,7 +65,8 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
 def page_text() -> str:
     """Return the page with every key, its default and its meaning."""
     keys = "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *_rows(Config, "")])
-    columns = "\n".join(f"| `{field.alias or name}` | {field.description} |" for name, field in Run.model_fields.items())
+    column_names = [(field.alias or name, field.description) for name, field in Run.model_fields.items()]
+    columns = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in column_names)
     return _HEAD + keys + "\n" + _RUNS_HEAD + columns + "\n"
 
 

@@ -62,9 +62,12 @@ class Ingest(Block):
 
     @model_validator(mode="after")
     def _known_columns(self) -> Self:
-        known = {column.name for column in COLUMNS if column.detector not in ("id", "truth")}
-        if unknown := sorted({*self.columns, *self.missing} - known):
-            raise ValueError(f"'columns' or 'missing' names {unknown}, which the track table does not have")
+        # what a detector saw follows from its signals
+        known = {c.name for c in COLUMNS if c.detector not in ("id", "truth") and not c.name.startswith("has_")}
+        if unknown := sorted(set(self.columns) - known):
+            raise ValueError(f"'columns' names {unknown}, which a flat table cannot fill")
+        if unknown := sorted(set(self.missing) - set(self.columns)):
+            raise ValueError(f"'missing' names {unknown}, which 'columns' does not map")
         return self
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pidflow.errors import PidflowError
 from pidflow.identity import collision_ids
 from pidflow.ingest.helix import propagate_to_vertex
+from pidflow.ingest.rootfile import require_whole
 from pidflow.ingest.table import to_table
 from pidflow.response import expected_time
 
@@ -44,8 +45,10 @@ _KNOWN_VERSIONS = {
     "O2mcparticle": ("_001",),
 }
 
-_TRACKING_MASS = np.array([0.51099895e-3, 0.1056583755, 0.13957039, 0.493677, 0.93827209, 1.87561294, 2.80892113])
-"""GeV/c² by O2's PID index: e, μ, π, K, p, d, t (``DataFormats/Reconstruction/.../PID.h``)."""
+_TRACKING_MASS = np.array(
+    [0.51099895e-3, 0.1056583755, 0.13957039, 0.493677, 0.93827209, 1.87561294, 2.80892113, 2.80839161, 3.72737940]
+)
+"""GeV/c² by O2's PID index: e, μ, π, K, p, d, t, ³He, α (``ReconstructionDataFormats/PID.h``)."""
 
 _FAKE = 1 << 15
 _PHYSICAL_PRIMARY = 4
@@ -79,7 +82,14 @@ class Ao2dFile:
 
     def __init__(self, path: str | Path, *, source: str, run: int, bz: float, simulation: bool) -> None:
         self.path, self.source, self.run, self.bz, self.simulation = Path(path), source, run, bz, simulation
-        self.counts = {"data_frames": 0, "collisions": 0, "tracks": 0, "without_collision": 0, "fake_labels": 0}
+        self.counts = {
+            "data_frames": 0,
+            "collisions": 0,
+            "tracks": 0,
+            "without_collision": 0,
+            "without_parameters": 0,
+            "fake_labels": 0,
+        }
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the track table of each data frame.
@@ -91,6 +101,7 @@ class Ao2dFile:
         """
         try:
             with uproot.open(self.path) as file:
+                require_whole(self.path, file)
                 frames = sorted({match[1] for key in file.keys(recursive=False) if (match := _FRAME.fullmatch(key))})
                 if not frames:
                     found = ", ".join(sorted(file.keys(recursive=False, cycle=False))[:5]) or "nothing"
@@ -104,7 +115,7 @@ class Ao2dFile:
         except Exception as error:  # uproot reports damage by many exception types, struct.error among them
             reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:120]
             raise PidflowError(
-                f"{self.path}: damaged or truncated ROOT file ({reason}); transfer or produce it again"
+                f"{self.path}: damaged or truncated file ({reason}); transfer or produce it again"
             ) from error
 
     def _tree_name(self, folder: Any, table: str) -> str:
@@ -135,7 +146,7 @@ class Ao2dFile:
         track = self._read(folder, "O2track_iu", _TRACK)
         extra = self._read(folder, "O2trackextra", _EXTRA)
         collision = self._read(folder, "O2collision", _COLLISION)
-        self._check_run(folder, where)
+        self._check_run(folder, where, number)
         has_truth = any(key.startswith("O2mctracklabel") for key in folder.keys(recursive=False))
         if has_truth and not self.simulation:
             raise PidflowError(f"{where} holds Monte Carlo labels; list the file under 'simulation', not 'data'")
@@ -146,11 +157,14 @@ class Ao2dFile:
         index = track["fIndexCollisions"]
         if n_tracks and (index.max() >= n_collisions or index.min() < -1):
             raise PidflowError(f"{where}: fIndexCollisions points outside O2collision; produce the file again")
-        kept = np.flatnonzero(index >= 0)
+        parameters = np.stack([track[name] for name in _TRACK[2:]])
+        usable = np.isfinite(parameters).all(axis=0) & (track["fSigned1Pt"] != 0)
+        kept = np.flatnonzero((index >= 0) & usable)
         self.counts["data_frames"] += 1
         self.counts["collisions"] += n_collisions
         self.counts["tracks"] += n_tracks
-        self.counts["without_collision"] += n_tracks - len(kept)
+        self.counts["without_collision"] += int((index < 0).sum())
+        self.counts["without_parameters"] += int(((index >= 0) & ~usable).sum())
 
         truth = self._truth(folder, where, n_tracks, kept) if self.simulation else {}
         track = {name: values[kept] for name, values in track.items()}
@@ -167,9 +181,11 @@ class Ao2dFile:
         columns |= _detectors(track, extra, own)
         return to_table(columns | truth)
 
-    def _check_run(self, folder: Any, where: str) -> None:
-        runs = np.unique(self._read(folder, "O2bc", ("fRunNumber",))["fRunNumber"])
-        if len(runs) and (len(runs) > 1 or int(runs[0]) != self.run):
+    def _check_run(self, folder: Any, where: str, number: int) -> None:
+        # recent writers put the run into the upper half of the data frame's number
+        named = [number >> 32] if number >> 32 else []
+        runs = sorted({*named, *self._read(folder, "O2bc", ("fRunNumber",))["fRunNumber"].tolist()})
+        if runs and runs != [self.run]:
             found = ", ".join(str(run) for run in runs[:3])
             raise PidflowError(f"{where} belongs to run {found}, not {self.run}; list it under its own run")
 
@@ -187,6 +203,8 @@ class Ao2dFile:
             return {}
         index = np.where(fake, 0, index)
         mother = particle["fIndexArray_Mothers"][index]
+        if len(mother) and mother.max() >= n_particles:
+            raise PidflowError(f"{where}: fIndexArray_Mothers points outside O2mcparticle; produce the file again")
         return {
             "pdg_code": np.ma.array(particle["fPdgCode"][index], mask=fake),
             "is_physical_primary": np.ma.array((particle["fFlags"][index] & _PHYSICAL_PRIMARY) != 0, mask=fake),

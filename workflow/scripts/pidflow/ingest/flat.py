@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from pidflow.config.models import Ingest
 from pidflow.errors import PidflowError
 from pidflow.identity import collision_ids
+from pidflow.ingest.rootfile import require_whole
 from pidflow.ingest.table import to_table
-from pidflow.tracks import BY_NAME
+from pidflow.tracks import BY_NAME, MISSING_NEVER
 
 Columns = dict[str, Any]
 
@@ -85,6 +86,7 @@ class FlatFile:
         if self.settings.tree is None:
             raise PidflowError(f"{self.path}: name the tree of a flat ROOT file in the key 'ingest.tree'")
         with uproot.open(self.path) as file:
+            require_whole(self.path, file)
             if self.settings.tree not in file:
                 raise PidflowError(f"{self.path}: no tree {self.settings.tree}; correct the key 'ingest.tree'")
             tree = file[self.settings.tree]
@@ -104,10 +106,14 @@ class FlatFile:
         if self.settings.drop_duplicates:
             fresh = self._fresh(frame)
             frame, rows = frame[fresh], rows[fresh]
-        columns: Columns = {name: frame[original].to_numpy() for name, original in self.settings.columns.items()}
-        for name, values in columns.items():
-            columns[name] = self._masked(name, values)
+        columns: Columns = {
+            name: self._masked(name, original, frame[original].to_numpy())
+            for name, original in self.settings.columns.items()
+        }
         columns = _with_kinematics(columns, self.path)
+        for name, values in columns.items():
+            if BY_NAME[name].missing == MISSING_NEVER and np.ma.getmaskarray(values).any():
+                raise PidflowError(f"{self.path}: {name} is not known for every track; clean the columns behind it")
         for present, signals in _PRESENCE.items():
             columns[present] = np.zeros(len(rows), dtype=bool)
             for signal in signals:
@@ -134,22 +140,30 @@ class FlatFile:
         self.counts["duplicates"] += int((~fresh).sum())
         return fresh
 
-    def _masked(self, name: str, values: Any) -> Any:
-        missing = (
-            ~np.isfinite(values) if np.issubdtype(values.dtype, np.floating) else np.zeros(len(values), dtype=bool)
-        )
+    def _masked(self, name: str, original: str, values: Any) -> Any:
+        """Return a column as floats or integers, masked where it is missing."""
+        wanted = BY_NAME[name].dtype
+        try:
+            numbers = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise PidflowError(f"{self.path}: column {original} does not hold numbers; map another to {name}") from None
+        missing = ~np.isfinite(numbers)
         for sentinel in self.settings.missing.get(name, ()):
-            missing |= values == sentinel
-        if missing.any() and BY_NAME[name].missing == "never":
-            raise PidflowError(
-                f"{self.path}: column {self.settings.columns[name]} is not finite in every row; clean it"
-            )
-        return np.ma.array(values, mask=missing)
+            missing |= numbers == sentinel
+        if pa.types.is_integer(wanted):
+            limits = np.iinfo(wanted.to_pandas_dtype())
+            wrong = ~missing & ((numbers != np.round(numbers)) | (numbers < limits.min) | (numbers > limits.max))
+            if wrong.any():
+                raise PidflowError(
+                    f"{self.path}: column {original} holds {numbers[wrong][0]:g}, which {name} ({wanted}) cannot; "
+                    "correct 'ingest.columns'"
+                )
+        return np.ma.array(numbers, mask=missing)
 
     def _labels(self, frame: pd.DataFrame) -> Any:
         rule = self.settings.label
         if rule.column:
-            return frame[rule.column].to_numpy()
+            return self._masked("pdg_code", rule.column, frame[rule.column].to_numpy())
         if self.path.stem not in rule.file_stems:
             raise PidflowError(f"{self.path}: no label for it; add '{self.path.stem}' to 'ingest.label.file_stems'")
         return np.full(len(frame), rule.file_stems[self.path.stem], dtype=np.int32)

@@ -42,7 +42,7 @@ TRD_HALF_LENGTH_CM = 330.0
 TRD_DEAD_ZONE_CM = 4.0
 TRD_LAYER_EFFICIENCY = 0.92
 TRD_MATCHING = 0.96
-TRD_TURN_ON = (0.33, 0.05)
+TRD_TURN_ON = (0.31, 0.05)
 TRD_MIN_LAYERS = 2
 """Plateau, pT of the turn-on and its width in GeV/c, fewest tracklets (all chosen for the example)."""
 
@@ -64,8 +64,8 @@ TOF_RADIUS_CM = 378.0
 
 TOF_HALF_LENGTH_CM = 371.0
 TOF_DEAD_ZONE_CM = 5.0
-TOF_MATCHING = 0.78
-TOF_MATCHING_WITHOUT_TRD = 0.08
+TOF_MATCHING = 0.81
+TOF_MATCHING_WITHOUT_TRD = 0.13
 TOF_TURN_ON = (0.30, 0.10)
 """Plateau with and without a TRD track to extrapolate from; pT of the turn-on and its width, GeV/c.
 

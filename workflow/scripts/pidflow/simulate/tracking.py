@@ -55,7 +55,7 @@ TPC_MIN_CLUSTERS = 30
 TPC_CLUSTER_EFFICIENCY = 0.975
 """Chosen for the example."""
 
-ROWS_PER_STEP = 8
+ROWS_PER_STEP = 4
 """Rows between two points at which the path through the TPC is looked at."""
 
 PT_RESOLUTION = (0.009, 0.0015)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pidflow.config.models import Adapt, Fse, Gbdt
+from pidflow.config.models import Fse, Gbdt
 from pidflow.files import read_json
-from pidflow.model import ModelInfo, read_info
-from pidflow.train.data import read_features, read_tracks
+from pidflow.model import ModelInfo, checkpoint_beside
+from pidflow.train.data import read_tracks
 
 
 def fit_model(
@@ -65,56 +65,4 @@ def fit_model(
         return
     from pidflow.train import fse
 
-    fse.fit(train, validation, info, Fse.model_validate(settings), folder, _checkpoint(folder), threads=threads)
-
-
-def adapt_model(
-    source: str | Path,
-    simulation: str | Path,
-    data: str | Path,
-    folder: str | Path,
-    *,
-    settings: dict[str, Any],
-    threads: int,
-) -> None:
-    """Adapt a trained network to unlabelled data and write the adapted model directory.
-
-    Parameters
-    ----------
-    source
-        Model directory of the network trained on simulation.
-    simulation, data
-        Labelled and unlabelled dataset of the run.
-    folder
-        Model directory to write.
-    settings
-        The ``adapt`` block of the configuration.
-    threads
-        Threads that training may use.
-    """
-    from pidflow.train import dann
-
-    info = read_info(source)
-    train, validation = (
-        read_tracks(simulation, split, info.features, info.species) for split in ("train", "validation")
-    )
-    measured = read_features(data, "train", info.features)
-    batch = Fse.model_validate(info.settings).optimisation.batch
-    dann.adapt(
-        source,
-        train,
-        validation,
-        measured,
-        info.model_copy(update={"adaptation": settings}),
-        Adapt.model_validate(settings),
-        folder,
-        _checkpoint(folder),
-        batch=batch,
-        threads=threads,
-    )
-
-
-def _checkpoint(folder: str | Path) -> Path:
-    # beside the model directory: the workflow engine removes that directory when a job fails
-    path = Path(folder)
-    return path.with_name(f".{path.name}.checkpoint")
+    fse.fit(train, validation, info, Fse.model_validate(settings), folder, checkpoint_beside(folder), threads=threads)

@@ -1,0 +1,403 @@
+"""Configuration and run table."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from pidflow.config import check_runs, file_key, load, load_runs, validate
+from pidflow.config.document import PAGE, SCHEMA, page_text, schema_text
+from pidflow.config.models import Config
+from pidflow.errors import PidflowError
+
+ROOT = Path(__file__).parents[2]
+HEADER = ("run", "period", "pass", "system", "year", "bz", "data", "simulation", "valid_from", "valid_until")
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return value
+
+
+# the configuration
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "speciess",
+        "dataset.spilt",
+        "dataset.split.tests",
+        "models.fse.network.width_of_token",
+        "ingest.label.colum",
+        "pathvars.result",
+    ],
+)
+def test_unknown_key_is_named_at_any_depth(key):
+    with pytest.raises(PidflowError, match=re.escape(f"my.yaml: key '{key}' is not a known key")):
+        validate(nested(key, 1), "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**31),
+        ("seed", "many"),
+        ("species", []),
+        ("dataset.split.test", 0.0),
+        ("dataset.split.validation", 1.0),
+        ("dataset.selection.pt_min", -0.1),
+        ("dataset.masks.tof", -0.5),
+        ("dataset.masks.trd", math.nan),
+        ("features.count", 0),
+        ("features.cumulative_share", 1.0),
+        ("features.folds", 1),
+        ("models.fse.network.dropout", 1.0),
+        ("models.fse.network.layers", 0),
+        ("models.fse.optimisation.learning_rate", 0.0),
+        ("models.fse.optimisation.weight_decay", -1e-3),
+        ("models.gbdt.leaves", 1),
+        ("models.nsigma.n_sigma", 0.0),
+        ("adapt.method", "magic"),
+        ("adapt.strength", 0.0),
+        ("evaluate.bootstrap", 19),
+        ("evaluate.confidence", 1.0),
+        ("evaluate.image_format", "gif"),
+        ("publish.model", "gbdt"),
+        ("publish.tolerance", 0),
+        ("ingest.format", "csv"),
+        ("ingest.batch_rows", 0),
+    ],
+)
+def test_value_out_of_bounds_names_its_key(key, value):
+    with pytest.raises(PidflowError, match=re.escape(f"here: key '{key}' is not valid")):
+        validate(nested(key, value), "here")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 0),
+        ("seed", 2**31 - 1),
+        ("dataset.selection.pt_min", None),
+        ("dataset.selection.pt_min", 0.0),
+        ("dataset.masks.tof", 0.0),
+        ("features.count", None),
+        ("features.folds", 2),
+        ("models.fse.network.dropout", 0.0),
+        ("evaluate.bootstrap", 20),
+        ("species", (11, -11)),
+    ],
+)
+def test_value_at_the_bound_is_accepted(key, value):
+    found: Any = validate(nested(key, value), "here")
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"ingest": {"label": {"column": "pdg", "file_stems": {"a": 211}}}}, "give either 'column' or 'file_stems'"),
+        ({"ingest": {"columns": {"tpc_sginal": "dEdx"}}}, "tpc_sginal"),
+        ({"ingest": {"columns": {"pdg_code": "pdg"}}}, "pdg_code"),
+        ({"ingest": {"columns": {"has_tof": "tof"}}}, "has_tof"),
+        ({"ingest": {"missing": {"collision_id": [0]}}}, "collision_id"),
+        ({"ingest": {"columns": {"p": "P"}, "missing": {"its_signal": [0]}}}, "its_signal"),
+        ({"features": {"candidates": ["p", "tpc_sginal"]}}, "'tpc_sginal' is not a measured column"),
+        ({"features": {"candidates": ["pdg_code"]}}, "'pdg_code' is not a measured column"),
+        ({"features": {"required": ["split"]}}, "'split' is not a measured column"),
+        ({"evaluate": {"pt_edges": [0.1, 0.5, 0.5]}}, "'pt_edges' must increase"),
+        ({"evaluate": {"pt_edges": [1.0, 0.5]}}, "'pt_edges' must increase"),
+        ({"evaluate": {"methods": ["gbdt", "nsigma"]}}, "'evaluate.methods' must name fse"),
+        ({"publish": {"path": "Users/p//x"}}, "non-empty, non-numeric parts"),
+        ({"publish": {"path": "Users/12/x"}}, "non-empty, non-numeric parts"),
+        ({"publish": {"path": "Users/../x"}}, "non-empty, non-numeric parts"),
+        ({"publish": {"path": "/Users/x"}}, "non-empty, non-numeric parts"),
+        ({"species": [211, 13]}, r"names \[13\]; known are"),
+        ({"species": [211, -211, 211]}, "names a code twice"),
+        ({"adapt": {"method": "none"}}, "choose fse or a method"),
+    ],
+)
+def test_rules_between_keys(content, sentence):
+    with pytest.raises(PidflowError, match=sentence):
+        validate(content, "here")
+
+
+def test_one_sentence_without_the_framework_prefix():
+    with pytest.raises(PidflowError) as error:
+        validate({"species": [211, 211]}, "here")
+    assert str(error.value) == "here: key '(top level)' is not valid: 'species' names a code twice"
+
+
+def test_configuration_that_is_no_mapping():
+    with pytest.raises(PidflowError, match="here: key '\\(top level\\)' is not valid"):
+        validate(["species"], "here")
+
+
+def test_empty_file_gives_the_defaults(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load(tmp_path / "empty.yaml") == Config()
+
+
+def test_blocks_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().dataset.masks.tof = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("path", "text"), [(SCHEMA, schema_text), (PAGE, page_text)], ids=["schema", "page"])
+def test_generated_documents_are_in_step_with_the_code(path, text):
+    assert (ROOT / path).read_text(encoding="utf-8") == text(), f"{path} is out of date; run: make docs"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("config/**/*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_are_valid(path):
+    given, config = yaml.safe_load(path.read_text(encoding="utf-8")), load(path).model_dump(mode="json")
+
+    def check(part: dict[str, Any], whole: dict[str, Any]) -> None:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                check(value, whole[key])
+            else:
+                assert whole[key] == value
+
+    check(given, config)
+
+
+def test_examples_are_found():
+    assert (ROOT / "config/config.yaml").is_file()
+    assert list(ROOT.glob("config/examples/*.yaml"))
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        block = field.annotation
+        if isinstance(block, type) and issubclass(block, BaseModel):
+            yield from leaves(block, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def test_every_key_is_read_somewhere():
+    code = [ROOT / "Snakefile", *ROOT.glob("rules/*.smk"), *ROOT.glob("workflow/scripts/**/*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in code if path.name != "models.py")
+    unused = [key for key in leaves(Config) if not re.search(rf"[.<\"]{re.escape(key.rsplit('.', 1)[-1])}(\b|>)", text)]
+    assert not unused
+
+
+def test_every_key_of_the_default_file_is_a_key_of_the_configuration():
+    def paths(content: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in content.items():
+            if isinstance(value, dict):
+                yield from paths(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    given = list(paths(yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))))
+    assert given
+    assert set(given) <= set(leaves(Config))
+
+
+def test_page_lists_every_key():
+    page = page_text()
+    missing = [key for key in leaves(Config) if f"| `{key}` |" not in page]
+    assert not missing
+    assert [name for name in HEADER if f"| `{name}` |" not in page] == []
+
+
+# the run table
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    for name in ("sim_1.root", "sim_2.root", "data_1.root"):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def row(folder: Path, **changes: object) -> dict[str, str]:
+    values = {
+        "run": 544121,
+        "period": "LHC23zs",
+        "pass": "apass5",
+        "system": "pp_13.6TeV",
+        "year": 2023,
+        "bz": -5.0,
+        "data": folder / "data_1.root",
+        "simulation": folder / "sim_1.root",
+        "valid_from": 1000,
+        "valid_until": 2000,
+        **changes,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def write_table(folder: Path, *rows: dict[str, str], header: tuple[str, ...] = HEADER) -> Path:
+    lines = ["# a comment", "\t".join(header), "", *("\t".join(each[name] for name in header) for each in rows)]
+    (folder / "runs.tsv").write_text("\n".join(lines) + "\n")
+    return folder / "runs.tsv"
+
+
+def read(folder: Path, *rows: dict[str, str], **options: Any):
+    return load_runs(write_table(folder, *rows, **options), "generated")
+
+
+def test_good_row(files):
+    runs = read(files, row(files), row(files, run=7, data="", bz=0))
+    assert list(runs) == [544121, 7]
+    run = runs[544121]
+    assert (run.period, run.recopass, run.system, run.year, run.bz) == ("LHC23zs", "apass5", "pp_13.6TeV", 2023, -5.0)
+    assert (run.valid_from, run.valid_until) == (1000, 2000)
+    assert run.data == (f"{files}/data_1.root",)
+    assert runs[7].data == ()
+    assert list(run.files("simulation").values()) == [f"{files}/sim_1.root"]
+    assert list(run.files("data").values()) == [f"{files}/data_1.root"]
+
+
+def test_columns_in_another_order(files):
+    assert list(read(files, row(files), header=tuple(reversed(HEADER)))) == [544121]
+
+
+@pytest.mark.parametrize("header", [HEADER[1:], (*HEADER[:5], *HEADER[6:])])
+def test_missing_column(files, header):
+    with pytest.raises(PidflowError, match=r"runs.tsv: the columns must be run, period, pass, .*separated by tabs"):
+        read(files, row(files), header=header)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"simulation": ""}, "run 544121: the run has no simulation"),
+        ({"simulation": " ; "}, "run 544121: the run has no simulation"),
+        ({"bz": 0.5}, "run 544121: bz = 0.5 kG .* not tesla"),
+        ({"bz": -0.2}, "not tesla"),
+        ({"bz": 50}, "run 544121, column 'bz'"),
+        ({"bz": "nan"}, "run 544121, column 'bz'"),
+        ({"valid_from": 2000}, "'valid_from' must lie before 'valid_until'"),
+        ({"valid_from": 3000}, "'valid_from' must lie before 'valid_until'"),
+        ({"valid_from": -1}, "column 'valid_from'"),
+        ({"year": 1999}, "column 'year'"),
+        ({"year": "soon"}, "column 'year'"),
+        ({"run": 0}, "run 0, column 'run'"),
+        ({"run": "LHC"}, "run LHC, column 'run'"),
+        ({"period": "../../etc"}, "column 'period': only letters"),
+        ({"period": ".."}, "column 'period'"),
+        ({"period": ""}, "column 'period'"),
+        ({"pass": "a/b"}, "column 'pass'"),
+        ({"pass": "a b"}, "column 'pass'"),
+        ({"system": "pp;rm"}, "column 'system'"),
+        ({"system": "pp\u00e9"}, "column 'system'"),
+    ],
+)
+def test_wrong_value_names_run_and_column(files, changes, sentence):
+    with pytest.raises(PidflowError, match=sentence):
+        read(files, row(files, **changes))
+
+
+def test_duplicate_run(files):
+    with pytest.raises(PidflowError, match="run 544121 is listed twice; keep one row"):
+        read(files, row(files), row(files))
+
+
+def test_table_without_runs_and_without_file(files):
+    with pytest.raises(PidflowError, match="no run is listed"):
+        read(files)
+    with pytest.raises(PidflowError, match=r"nowhere.tsv: the run table does not exist"):
+        load_runs(files / "nowhere.tsv", "generated")
+
+
+@pytest.mark.parametrize("column", ["data", "simulation"])
+def test_missing_file_is_named(files, column):
+    with pytest.raises(PidflowError, match=f"run 544121: {column} file .*absent.root does not exist"):
+        read(files, row(files, **{column: files / "absent.root"}))
+
+
+def test_glob_without_match_is_a_missing_file(files):
+    with pytest.raises(PidflowError, match=r"other_\*.root does not exist"):
+        read(files, row(files, data=files / "other_*.root"))
+
+
+def test_generated_files_need_not_exist(files):
+    runs = read(files, row(files, data="generated/5/data_001.root"))
+    assert runs[544121].data == ("generated/5/data_001.root",)
+    with pytest.raises(PidflowError, match=r"generated2/data_001\.root does not exist"):
+        read(files, row(files, data="generated2/data_001.root"))
+
+
+def test_globs_expand_sorted_and_lists_keep_their_order(files):
+    runs = read(files, row(files, simulation=files / "sim_*.root", data=f"{files}/data_1.root ; {files}/sim_2.root"))
+    assert runs[544121].simulation == (f"{files}/sim_1.root", f"{files}/sim_2.root")
+    assert runs[544121].data == (f"{files}/data_1.root", f"{files}/sim_2.root")
+
+
+def test_recursive_glob(files):
+    (files / "deep" / "er").mkdir(parents=True)
+    (files / "deep" / "er" / "sim_3.root").write_text("")
+    assert read(files, row(files, simulation=f"{files}/deep/**/*.root"))[544121].simulation == (
+        f"{files}/deep/er/sim_3.root",
+    )
+
+
+@pytest.mark.parametrize("pattern", ["{0}/sim_1.root;{0}/sim_1.root", "{0}/sim_1.root;{0}/sim_*.root"])
+def test_file_listed_twice(files, pattern):
+    with pytest.raises(PidflowError, match=r"simulation file .*sim_1.root is listed twice"):
+        read(files, row(files, simulation=pattern.format(files)))
+
+
+@pytest.mark.parametrize("uri", ["root://eospublic.cern.ch//eos/x.root", "https://example.org/x.root", "alien:///x"])
+def test_remote_file_is_refused(files, uri):
+    with pytest.raises(PidflowError, match=f"{re.escape(uri)} is remote; copy it to a local path"):
+        read(files, row(files, data=uri))
+
+
+def test_shipped_run_table():
+    runs = load_runs(ROOT / "config/runs.tsv", Config().example.folder)
+    assert sorted(runs) == [900001, 900002]
+    assert all(len(run.data) == 3 and len(run.simulation) == 4 for run in runs.values())
+
+
+CLOSURE = {"closure": {"truth": "{folder}/{stem}.truth.parquet"}}
+UNADAPTED = {"adapt": {"method": "none"}, "publish": {"model": "fse"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({}, "run 544121 has no data to adapt to; .*'adapt.method' to none"),
+        (CLOSURE | UNADAPTED, "run 544121 has no data for closure"),
+    ],
+)
+def test_what_needs_data(files, content, sentence):
+    config = validate(content, "here")
+    check_runs(config, read(files, row(files)))
+    with pytest.raises(PidflowError, match=sentence):
+        check_runs(config, read(files, row(files, run=1), row(files, data="")))
+
+
+def test_run_without_data_and_adaptation(files):
+    check_runs(validate(UNADAPTED, "here"), read(files, row(files, data="")))
+
+
+def test_file_key():
+    digest = hashlib.sha256(b"/a/AO2D.root").hexdigest()[:8]
+    assert file_key("/a/AO2D.root") == f"AO2D-{digest}"
+    keys = [file_key(f"/{folder}/AO2D.root") for folder in "abcdef"]
+    assert len(set(keys)) == 6
+    wild = file_key("/a/" + "x" * 300 + " ü{}*?.root")
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,69}", wild)
+
+
+def test_file_key_does_not_depend_on_other_files(files):
+    alone = read(files, row(files))[544121].files("simulation")
+    both = read(files, row(files, simulation=files / "sim_*.root"))[544121].files("simulation")
+    assert len(both) == 2
+    assert alone.items() <= both.items()

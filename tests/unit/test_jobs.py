@@ -1,0 +1,86 @@
+"""What a script shows and logs, seen from outside its process."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pidflow
+
+SCRIPTS = Path(pidflow.__file__).parents[1]
+
+
+def run(folder: Path, block: str, after: str = "") -> tuple[subprocess.CompletedProcess[str], str]:
+    """Run a block inside a job; return the process and its log."""
+    code = (
+        "import os, sys\nfrom pidflow.errors import PidflowError\nfrom pidflow.jobs import job\n"
+        f"with job({str(folder / 'deep' / 'job.log')!r}):\n{textwrap.indent(textwrap.dedent(block), '    ')}\n{after}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(SCRIPTS), "PATH": "/usr/bin:/bin"},
+        timeout=30,
+        check=False,
+    )
+    return done, (folder / "deep" / "job.log").read_text(encoding="utf-8")
+
+
+def test_print_lands_in_the_log_and_on_the_terminal(tmp_path):
+    done, log = run(tmp_path, "print('epoch 1 of 3', flush=True)")
+    assert done.returncode == 0
+    assert log == "epoch 1 of 3\n"
+    assert done.stderr == "epoch 1 of 3\n"
+    assert done.stdout == ""
+
+
+def test_output_of_compiled_code_lands_in_the_log_only(tmp_path):
+    done, log = run(tmp_path, "os.write(1, b'from C out\\n')\nos.write(2, b'from C err\\n')\nos.system('echo child')")
+    assert done.returncode == 0
+    assert log == "from C out\nfrom C err\nchild\n"
+    assert done.stdout == done.stderr == ""
+
+
+def test_python_stderr_lands_in_the_log_only(tmp_path):
+    done, log = run(tmp_path, "print('a warning', file=sys.stderr)")
+    assert (log, done.stderr) == ("a warning\n", "")
+
+
+def test_order_of_mixed_output_is_kept(tmp_path):
+    _, log = run(tmp_path, "print('1')\nos.write(1, b'2\\n')\nprint('3')\nos.write(2, b'4\\n')")
+    assert log.split() == ["1", "2", "3", "4"]
+
+
+def test_a_problem_that_can_be_mended(tmp_path):
+    sentence = "a.root: no tree 'O2track'; give a raw AO2D file"
+    done, log = run(tmp_path, f"print('reading')\nraise PidflowError({sentence!r})", "print('never')")
+    assert done.returncode == 1
+    assert log == f"reading\nerror: {sentence}\n"
+    assert done.stderr == f"reading\nerror: {sentence}\n"
+    assert done.stdout == ""
+
+
+def test_any_other_exception_leaves_its_traceback_in_the_log(tmp_path):
+    done, log = run(tmp_path, "def inner():\n    return {}['absent']\n\ninner()")
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in log
+    assert "in inner" in log
+    assert log.endswith(f"error: KeyError: 'absent' (traceback in {tmp_path / 'deep' / 'job.log'})\n")
+    assert done.stderr == log.splitlines()[-1] + "\n"
+
+
+def test_streams_are_restored(tmp_path):
+    done, log = run(tmp_path, "pass", "print('after'); os.write(2, b'after too\\n')")
+    assert log == ""
+    assert (done.stdout, done.stderr) == ("after\n", "after too\n")
+
+
+def test_an_old_log_is_replaced(tmp_path):
+    run(tmp_path, "print('first, which is long')")
+    assert run(tmp_path, "print('second')")[1] == "second\n"
+
+
+def test_text_beyond_ascii(tmp_path):
+    _, log = run(tmp_path, "print('π ≤ 3 σ')")
+    assert log == "π ≤ 3 σ\n"
