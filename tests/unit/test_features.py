@@ -125,10 +125,12 @@ def test_fewer_than_two_classes(tmp_path, species):
 
 def test_classes_of_the_ranking(folder):
     columns = read_columns(folder / "simulation.parquet", ("tpc_signal", "beta"))
+    unsigned = rank(columns, ("tpc_signal", "beta"), (2212, 211), SETTINGS, seed=1)
     columns["pdg_code"][::10] *= -1
     ranking = rank(columns, ("tpc_signal", "beta"), (2212, 211, -211), SETTINGS, seed=1)
     # kaons are not among the species: they are the rest; charges are one class
     assert ranking.classes == (2212, 211, 0)
+    np.testing.assert_array_equal(ranking.share, unsigned.share)
     assert ranking.values.shape == (150, 2, 3)
     assert ranking.share.shape == (2, 2)
     np.testing.assert_allclose(ranking.share.sum(axis=1), 1.0)

@@ -61,7 +61,7 @@ ROWS_PER_STEP = 4
 PT_RESOLUTION = (0.009, 0.0015)
 """Relative pT resolution with ITS and TPC: constant ⊕ slope·pT (GeV/c).
 
-About 1 % at 1 GeV/c: ALICE performance, Int. J. Mod. Phys. A 29 (2014) 1430044, section 5.
+About 1 % at 1 GeV/c: ALICE performance, Int. J. Mod. Phys. A 29 (2014) 1430044.
 """
 
 PT_RESOLUTION_ONE_DETECTOR = 3.0
