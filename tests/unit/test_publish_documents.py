@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,4 +172,6 @@ def test_moving_bundles_needs_no_torch() -> None:
         "import sys; from pidflow.publish import card, names, provenance, registry;"
         " sys.exit(bool({'torch', 'onnxruntime', 'onnx'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )

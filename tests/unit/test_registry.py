@@ -143,10 +143,10 @@ def test_bad_bundles(store: Path, bundle: Path, tmp_path: Path) -> None:
         put(store, bundle, 5, 5)
     with pytest.raises(PidflowError, match="no whole bundle"):
         put(store, tmp_path / "nowhere")
-    (bundle / ".hidden").write_text("x")
+    (bundle / "odd name").write_text("x")
     with pytest.raises(PidflowError, match="not fit for publication"):
         put(store, bundle)
-    (bundle / ".hidden").unlink()
+    (bundle / "odd name").unlink()
     (bundle / LOADED[0]).write_text("changed")
     with pytest.raises(PidflowError, match="not the file that passed the gate"):
         put(store, bundle)
@@ -179,3 +179,9 @@ def test_damage_is_named_and_mended(store: Path, bundle: Path, tmp_path: Path) -
         file.write_text(text)
         with pytest.raises(PidflowError, match="the entry is damaged"):
             lookup(store, PATH, 150)
+
+
+def test_hidden_files_are_not_published(store: Path, bundle: Path) -> None:
+    (bundle / ".snakemake_timestamp").write_text("")
+    entry = put(store, bundle)
+    assert not any(name.startswith(".") for name in (*entry.objects, *entry.documents))

@@ -74,8 +74,9 @@ def test_the_loader_reproduces_the_network_for_every_pattern(production: Checkou
 def test_checksums_and_provenance_name_the_inputs(production: Checkout) -> None:
     for run in RUNS:
         folder = production.folder / f"results/{run}/publication"
-        sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
-        assert OBJECTS < {Path(name).stem for name in sums}
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+        assert {Path(name).stem for name in sums} > OBJECTS
         assert all(sha256(folder / name) == digest for name, digest in sums.items())
         inputs = json.loads((folder / "provenance.json").read_text())["inputs"]
         assert len(inputs) == 2

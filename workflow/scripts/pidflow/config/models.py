@@ -21,7 +21,7 @@ Cut = Annotated[float, Field(ge=0)] | None
 class Block(BaseModel):
     """A block of keys; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LabelRule(Block):
@@ -85,6 +85,12 @@ class Selection(Block):
     dca_xy_pt_dependent: bool = Field(True, description="require |DCA_xy| < 0.0105 + 0.035/pT^1.1 cm")
     dca_z_max: Cut = Field(2.0, description="largest |DCA_z|, cm")
 
+    @model_validator(mode="after")
+    def _some_pt(self) -> Self:
+        if self.pt_min is not None and self.pt_max is not None and self.pt_min >= self.pt_max:
+            raise ValueError("'pt_min' must lie below 'pt_max'")
+        return self
+
 
 class Masks(Block):
     """Momentum below which a detector is hidden from the model, as O2Physics does with its pLimits."""
@@ -132,6 +138,13 @@ class Features(Block):
             column = BY_NAME.get(name)
             if column is None or column.detector in ("id", "truth"):
                 raise ValueError(f"'{name}' is not a measured column of the track table")
+        if not self.candidates:
+            raise ValueError("'candidates' is empty")
+        for names in (self.candidates, self.required):
+            if len(set(names)) != len(names):
+                raise ValueError("a column is named twice")
+        if self.count is not None and self.count < len(self.required):
+            raise ValueError(f"'count' is less than the {len(self.required)} required columns")
         return self
 
 
@@ -146,6 +159,12 @@ class FseNetwork(Block):
     pooling_hidden: Count = Field(64, description="hidden width of the attention pooling")
     classifier_hidden: Count = Field(64, description="hidden width of the classifier")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="dropout")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError("'width' must be a multiple of 'heads'")
+        return self
 
 
 class Optimisation(Block):
@@ -219,6 +238,8 @@ class Evaluate(Block):
     def _increasing(self) -> Self:
         if any(low >= high for low, high in zip(self.pt_edges, self.pt_edges[1:], strict=False)):
             raise ValueError("'pt_edges' must increase")
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("'methods' names a model twice")
         return self
 
 
@@ -228,6 +249,14 @@ class Closure(Block):
     truth: str | None = Field(
         None, description="truth beside each data file: '{folder}' and '{stem}' of the data file are filled in"
     )
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Self:
+        try:
+            (self.truth or "").format(folder="", stem="")
+        except (KeyError, IndexError, ValueError):
+            raise ValueError("'truth' may hold {folder} and {stem} in braces, nothing else") from None
+        return self
 
 
 class Publish(Block):
@@ -327,5 +356,15 @@ def validate(content: object, origin: str) -> Config:
 
 
 def load(path: str | Path) -> Config:
-    """Read and validate one configuration file (YAML, safe-loaded)."""
-    return validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, str(path))
+    """Read and validate one configuration file (YAML, safe-loaded).
+
+    Raises
+    ------
+    PidflowError
+        If it is no YAML or not valid.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise PidflowError(f"{path}: no valid YAML ({' '.join(str(error).split())}); correct it") from None
+    return validate(content or {}, str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,13 +87,14 @@ def _expand(run: int, column: str, uris: Iterable[str], generated: str) -> tuple
     for uri in uris:
         if _URI.match(uri):
             raise PidflowError(f"run {run}: {column} file {uri} is remote; copy it to a local path")
-        if uri.startswith(generated + "/") or Path(uri).is_file():
+        if uri.startswith(generated.rstrip("/") + "/") or Path(uri).is_file():
             files.append(uri)
-        elif matches := sorted(glob.glob(uri, recursive=True)):
+        elif matches := sorted(match for match in glob.glob(uri, recursive=True) if Path(match).is_file()):
             files.extend(matches)
         else:
             raise PidflowError(f"run {run}: {column} file {uri} does not exist; correct the path in the run table")
-    if repeated := sorted({uri for uri in files if files.count(uri) > 1}):
+    normal = [os.path.normpath(uri) for uri in files]
+    if repeated := sorted({uri for uri in normal if normal.count(uri) > 1}):
         raise PidflowError(f"run {run}: {column} file {repeated[0]} is listed twice; list it once")
     return tuple(files)
 
@@ -127,6 +129,8 @@ def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
         raise PidflowError(f"{table}: the columns must be {', '.join(expected)}, separated by tabs")
     runs: dict[int, Run] = {}
     for row in reader:
+        if None in row:
+            raise PidflowError(f"{table}: run {row['run']} has more cells than columns; remove the surplus tab")
         try:
             run = Run.model_validate(row)
         except ValidationError as error:

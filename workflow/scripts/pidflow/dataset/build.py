@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pidflow.config.models import Dataset
 from pidflow.dataset.response import Response, read_response
-from pidflow.dataset.selection import apply_masks, cut_results
+from pidflow.dataset.selection import apply_masks, cut_results, require_columns
 from pidflow.dataset.split import split_of
 from pidflow.errors import PidflowError
 from pidflow.files import replacing, write_json
@@ -56,6 +56,7 @@ def build_dataset(
     PidflowError
         If no track survives, or a cut needs a column that the input lacks.
     """
+    require_columns(tables, settings.selection)
     expected = read_response(response)
     cut_flow: Counter[str] = Counter()
     patterns: Counter[str] = Counter()
@@ -76,10 +77,8 @@ def build_dataset(
                 sets.update(selected["split"].to_pylist())
                 writer.write_table(selected.select(columns.names).cast(columns))
         if not sets:
-            first, last = tables[0], list(cut_flow)[-1]
-            raise PidflowError(
-                f"{first}: no track passes the selection (last cut '{last}'); loosen 'dataset.selection'"
-            )
+            after = ", ".join(f"{name} {count}" for name, count in cut_flow.items()) or "none read"
+            raise PidflowError(f"{tables[0]}: no track passes the selection ({after}); loosen 'dataset.selection'")
     total = sum(sets.values())
     write_json(
         quality,

@@ -70,7 +70,9 @@ def rank(
     whatever their abundance; folds are made of whole collisions.
     """
     classes = (*dict.fromkeys(abs(code) for code in species), 0)
-    pdg, matrix = np.abs(columns["pdg_code"][: settings.max_tracks]), columns["features"][: settings.max_tracks]
+    # files may come sorted by species: thin by collision, all over the table
+    chosen = uniform(columns["collision_id"], "rank") < settings.max_tracks / max(len(columns["pdg_code"]), 1)
+    pdg, matrix = np.abs(columns["pdg_code"][chosen]), columns["features"][chosen]
     target = np.full(len(matrix), len(classes) - 1)
     for number, code in enumerate(classes[:-1]):
         target[pdg == code] = number
@@ -79,10 +81,14 @@ def rank(
         raise PidflowError(
             "feature selection needs labelled tracks of at least two classes; check the simulation's labels"
         )
-    fold = (uniform(columns["collision_id"][: settings.max_tracks], "folds") * settings.folds).astype(int)
+    fold = (uniform(columns["collision_id"][chosen], "folds") * settings.folds).astype(int)
     shares = []
     for number in range(settings.folds):
-        inside, held_out = fold != number, np.flatnonzero(fold == number)[: settings.max_shap_tracks]
+        inside, held_out = fold != number, _thinned(np.flatnonzero(fold == number), settings.max_shap_tracks)
+        if not inside.any() or not len(held_out):
+            raise PidflowError(
+                "feature selection needs collisions in every fold; add simulation or lower 'features.folds'"
+            )
         trees = lgb.LGBMClassifier(
             n_estimators=_TREES, num_leaves=_LEAVES, learning_rate=_LEARNING_RATE, class_weight="balanced",
             random_state=seed, n_jobs=1, deterministic=True, force_col_wise=True, verbose=-1,
@@ -94,6 +100,11 @@ def rank(
         shares.append(importance / importance.sum())
         print(f"fold {number + 1}/{settings.folds}: most important {features[int(np.argmax(importance))]}", flush=True)
     return Ranking(features, np.array(shares), values, matrix[held_out], tuple(classes[number] for number in present))
+
+
+def _thinned(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Return at most `most` of the rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)] if len(rows) else rows
 
 
 def domain_shift(simulation: NDArray[np.float32], data: NDArray[np.float32]) -> tuple[Array, Array]:

@@ -36,6 +36,8 @@ _START = (0.032, 20.0, 1e-11, 2.72, 6.1)
 _FEWEST = 30
 """Tracks that a bin needs to count."""
 
+_MOST_BINS = 40
+
 _MAX_TRACKS = 400_000
 
 _COLUMNS = (
@@ -122,7 +124,8 @@ def _profile(mass: Array, momentum: Array, signal: Array) -> tuple[Array, Array,
         beta_gamma, own = momentum[chosen] / species.mass, signal[chosen]
         if len(own) < _FEWEST:
             continue
-        edges = np.geomspace(beta_gamma.min(), beta_gamma.max() * (1 + 1e-9), 40)
+        bins = min(_MOST_BINS, len(own) // _FEWEST)
+        edges = np.quantile(beta_gamma, np.linspace(0.0, 1.0, bins + 1))[1:-1]
         number = np.digitize(beta_gamma, edges)
         for bin_number in np.unique(number):
             inside = number == bin_number

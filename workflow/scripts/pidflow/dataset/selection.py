@@ -2,28 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pidflow.config.models import Masks, Selection
 from pidflow.errors import PidflowError
 from pidflow.tracks import O2_MASKED
 
+Passed = NDArray[np.bool_]
 
-def _values(table: pa.Table, name: str, cut: str) -> NDArray[np.float64]:
-    column = table[name]
-    if len(column) and column.null_count == len(column):
-        raise PidflowError(
-            f"{table['source'][0]}: column {name} is empty, which the cut '{cut}' needs; "
-            f"set 'dataset.selection.{cut}' to null (or false), or give the column"
-        )
-    values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
-    return values
+_CUTS: dict[str, tuple[tuple[str, ...], Callable[..., Passed]]] = {
+    "pt_min": (("pt",), lambda cut, pt: pt >= cut),
+    "pt_max": (("pt",), lambda cut, pt: pt < cut),
+    "eta_max": (("eta",), lambda cut, eta: np.abs(eta) < cut),
+    "tpc_n_crossed_rows_min": (("tpc_n_crossed_rows",), lambda cut, rows: rows >= cut),
+    "tpc_crossed_over_findable_min": (
+        ("tpc_n_crossed_rows", "tpc_n_cls_findable"),
+        lambda cut, rows, findable: rows / findable >= cut,
+    ),
+    "tpc_chi2_ncl_max": (("tpc_chi2_ncl",), lambda cut, chi2: chi2 < cut),
+    "its_chi2_ncl_max": (("its_chi2_ncl",), lambda cut, chi2: chi2 < cut),
+    "its_inner_hit": (("its_inner_hit",), lambda cut, hit: hit > 0),
+    "dca_xy_pt_dependent": (("dca_xy", "pt"), lambda cut, dca, pt: np.abs(dca) < 0.0105 + 0.035 / pt**1.1),
+    "dca_z_max": (("dca_z",), lambda cut, dca: np.abs(dca) < cut),
+}
+"""By key of the configuration: columns that the cut reads, and the cut.
+
+Defaults follow O2Physics ``Common/Core/TrackSelectionDefaults.cxx`` (global tracks, Run 3).
+"""
 
 
-def cut_results(table: pa.Table, cuts: Selection) -> dict[str, NDArray[np.bool_]]:
+def _applied(cuts: Selection) -> dict[str, Any]:
+    return {name: value for name in _CUTS if (value := getattr(cuts, name)) is not None and value is not False}
+
+
+def require_columns(tables: Iterable[str | Path], cuts: Selection) -> None:
+    """Check that no cut reads a column which is empty in all track tables.
+
+    Raises
+    ------
+    PidflowError
+        Naming a table, the column and the cut.
+    """
+    filled: set[str] = set()
+    first, rows = "", 0
+    for path in tables:
+        first = first or str(path)
+        metadata = pq.read_metadata(path)
+        rows += metadata.num_rows
+        for group in range(metadata.num_row_groups):
+            for number in range(metadata.num_columns):
+                column = metadata.row_group(group).column(number)
+                if not column.is_stats_set or column.statistics.null_count < column.num_values:
+                    filled.add(column.path_in_schema)
+    for name in _applied(cuts) if rows else ():
+        for column in _CUTS[name][0]:
+            if column not in filled:
+                raise PidflowError(
+                    f"{first}: column {column} is empty, which the cut '{name}' needs; "
+                    f"set 'dataset.selection.{name}' to null (or false), or give the column"
+                )
+
+
+def cut_results(table: pa.Table, cuts: Selection) -> dict[str, Passed]:
     """Apply each cut of the selection on its own.
 
     Parameters
@@ -37,47 +85,12 @@ def cut_results(table: pa.Table, cuts: Selection) -> dict[str, NDArray[np.bool_]
     -------
     dict
         bool [n] by the cut's name in the configuration, in a fixed order.
-
-    Raises
-    ------
-    PidflowError
-        If a cut needs a column that is empty in the whole table.
-
-    Notes
-    -----
-    Defaults follow O2Physics ``Common/Core/TrackSelectionDefaults.cxx`` (global tracks, Run 3) and
-    the ALICE transverse-impact-parameter cut 0.0105 + 0.035/pT^1.1 cm.
     """
-
-    def column(name: str, cut: str) -> NDArray[np.float64]:
-        return _values(table, name, cut)
-
-    results: dict[str, NDArray[np.bool_]] = {}
+    results = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        if cuts.pt_min is not None:
-            results["pt_min"] = column("pt", "pt_min") >= cuts.pt_min
-        if cuts.pt_max is not None:
-            results["pt_max"] = column("pt", "pt_max") < cuts.pt_max
-        if cuts.eta_max is not None:
-            results["eta_max"] = np.abs(column("eta", "eta_max")) < cuts.eta_max
-        if cuts.tpc_n_crossed_rows_min is not None:
-            rows = column("tpc_n_crossed_rows", "tpc_n_crossed_rows_min")
-            results["tpc_n_crossed_rows_min"] = rows >= cuts.tpc_n_crossed_rows_min
-        if cuts.tpc_crossed_over_findable_min is not None:
-            name = "tpc_crossed_over_findable_min"
-            ratio = column("tpc_n_crossed_rows", name) / column("tpc_n_cls_findable", name)
-            results[name] = ratio >= cuts.tpc_crossed_over_findable_min
-        if cuts.tpc_chi2_ncl_max is not None:
-            results["tpc_chi2_ncl_max"] = column("tpc_chi2_ncl", "tpc_chi2_ncl_max") < cuts.tpc_chi2_ncl_max
-        if cuts.its_chi2_ncl_max is not None:
-            results["its_chi2_ncl_max"] = column("its_chi2_ncl", "its_chi2_ncl_max") < cuts.its_chi2_ncl_max
-        if cuts.its_inner_hit:
-            results["its_inner_hit"] = column("its_inner_hit", "its_inner_hit") > 0
-        if cuts.dca_xy_pt_dependent:
-            limit = 0.0105 + 0.035 / column("pt", "dca_xy_pt_dependent") ** 1.1
-            results["dca_xy_pt_dependent"] = np.abs(column("dca_xy", "dca_xy_pt_dependent")) < limit
-        if cuts.dca_z_max is not None:
-            results["dca_z_max"] = np.abs(column("dca_z", "dca_z_max")) < cuts.dca_z_max
+        for name, value in _applied(cuts).items():
+            columns, passes = _CUTS[name]
+            results[name] = passes(value, *(table[column].cast(pa.float64()).to_numpy() for column in columns))
     return results
 
 
@@ -85,12 +98,14 @@ def apply_masks(table: pa.Table, masks: Masks) -> pa.Table:
     """Hide TOF and TRD below their momentum, as O2Physics does before it calls a model.
 
     The features of `pidflow.tracks.O2_MASKED` become null, and ``has_trd``/``has_tof`` false, where
-    the detector is absent or p lies below the limit (the limit itself is visible).
+    the detector is absent or p lies below the limit (the limit itself is visible). As there, the
+    float32 momentum is compared with the limit in double precision.
     Source: O2Physics ``Tools/PIDML/pidOnnxModel.h``.
     """
+    momentum = table["p"].cast(pa.float64())
     for detector, features in O2_MASKED.items():
         flag = f"has_{detector}"
-        visible = pc.and_(table[flag], pc.greater_equal(table["p"], pa.scalar(getattr(masks, detector), pa.float32())))
+        visible = pc.and_(table[flag], pc.greater_equal(momentum, getattr(masks, detector)))
         table = _replace(table, flag, visible)
         for feature in features:
             values = table[feature]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pidflow.config.models import Adapt
+from pidflow.errors import PidflowError
 from pidflow.model import HISTORY_FILE, ModelInfo
 from pidflow.train import network as fse
 from pidflow.train.data import Tracks
@@ -88,7 +89,12 @@ def adapt(
         Threads of the tensor library.
     """
     set_seed(info.seed, threads)
+    if not len(data):
+        raise PidflowError(
+            f"{source}: the run's data has no training track to adapt to; add data or set 'adapt.method'"
+        )
     network = fse.load(source)
+    initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     domain = discriminator(network.encoder.width, settings.discriminator_hidden)
     batch = min(batch, len(train), len(data))
     per_epoch = max(1, len(train) // batch)
@@ -135,7 +141,11 @@ def adapt(
             "validation_loss": class_loss(network, validation),
         }
 
-    identity = fingerprint(info.model_dump(mode="json"), train.features, train.labels, data)
+    identity = fingerprint(
+        info.model_dump(mode="json"),
+        *(tensor.numpy() for tensor in initial.values()),
+        *(train.features, train.labels, validation.features, validation.labels, data),
+    )
     training = Training({"network": network, "domain": domain}, optimiser, schedule, Path(checkpoint), identity)
     training.run(total, epoch, watch=network, patience=None, label=f"run {info.run} dann")
     training.write_history(Path(folder) / HISTORY_FILE)

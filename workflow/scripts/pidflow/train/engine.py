@@ -149,7 +149,11 @@ class Training:
     def _resume(self) -> None:
         if not self.checkpoint.is_file():
             return
-        state = torch.load(self.checkpoint, weights_only=True)
+        try:
+            state = torch.load(self.checkpoint, weights_only=True)
+        except Exception as error:  # a damaged archive shows as many exception types
+            print(f"{self.checkpoint} is damaged ({type(error).__name__}); training starts anew", flush=True)
+            return
         if state["identity"] != self.identity:
             return
         for name, module in self.modules.items():

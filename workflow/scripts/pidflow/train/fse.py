@@ -86,7 +86,8 @@ def fit(
             total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         return {"tracks": seen, "train_loss": total / seen, "validation_loss": class_loss(network, validation)}
 
-    identity = fingerprint(info.model_dump(mode="json"), train.features, train.labels)
+    arrays = (train.features, train.labels, validation.features, validation.labels)
+    identity = fingerprint(info.model_dump(mode="json"), *arrays)
     training = Training({"network": network}, optimiser, schedule, Path(checkpoint), identity)
     training.run(options.epochs, epoch, watch=network, patience=options.patience, label=f"run {info.run} fse")
     training.write_history(Path(folder) / HISTORY_FILE)

@@ -30,8 +30,8 @@ def fit(
         "verbosity": -1,
     }
     for number, pdg in enumerate(info.species):
-        rows = lgb.Dataset(train.features, train.labels[:, number])
-        held_out = lgb.Dataset(validation.features, validation.labels[:, number], reference=rows)
+        rows = lgb.Dataset(train.features, np.ascontiguousarray(train.labels[:, number]))
+        held_out = lgb.Dataset(validation.features, np.ascontiguousarray(validation.labels[:, number]), reference=rows)
         booster = lgb.train(
             parameters,
             rows,

@@ -30,8 +30,9 @@ _MASKED = -1e4
 class FeatureSetEmbedding(nn.Module):
     """Turn each (feature, value) pair into a token.
 
-    The published embedding feeds a one-hot feature code and the value to a linear layer; here the
-    rows of that layer are looked up, which is the same function without the multiplication by zeros.
+    The published embedding feeds a one-hot feature code and the value to a linear layer. Here the
+    code's rows are looked up, without the multiplication by zeros, and the weight of the value is
+    the feature's own; with equal value weights for all features the two are the same function.
     """
 
     def __init__(self, features: int, hidden: int, width: int, dropout: float) -> None:
