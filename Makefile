@@ -21,7 +21,7 @@ $(VENV)/test: $(VENV)/demo requirements-test.lock
 	@touch $@
 
 demo: $(VENV)/demo
-	@$(BIN)/snakemake --quiet progress
+	@$(BIN)/snakemake --quiet reason host
 	@echo "Report: $(CURDIR)/results/report.html"
 
 test: $(VENV)/test

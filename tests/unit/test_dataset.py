@@ -172,7 +172,7 @@ def test_masks_agree_with_the_loader_of_the_published_model():
     columns = {o2_label(name): table[name].cast(pa.float32()).fill_null(-999.0).to_numpy() for name in names}
     loader = O2PidModel.__new__(O2PidModel)
     loader.columns, loader.scaling = tuple(columns), {}
-    for masks in (Masks(), Masks(tof=1.5, trd=0.0)):
+    for masks in (Masks(), Masks(tof=1.5, trd=0.0), Masks(tof=0.7, trd=0.7)):
         loader.limits = (0.0, masks.tof, masks.trd)
         expected = loader.inputs(O2Tracks(columns, p, **flags))
         dataset = apply_masks(table, masks)

@@ -123,6 +123,15 @@ def test_fewer_than_two_classes(tmp_path, species):
         select(tmp_path)
 
 
+def test_sorted_tracks_are_ranked_as_a_whole(tmp_path):
+    """Files may come species by species; thinning must not take the first alone."""
+    pq.write_table(make_dataset(6000, seed=1).sort_by("pdg_code"), tmp_path / "simulation.parquet")
+    columns = read_columns(tmp_path / "simulation.parquet", ("x", "tpc_signal"))
+    ranking = rank(columns, ("x", "tpc_signal"), SPECIES, SETTINGS.model_copy(update={"max_tracks": 600}), seed=1)
+    assert ranking.classes == SPECIES
+    assert (ranking.share[:, 1] > 0.7).all()
+
+
 def test_classes_of_the_ranking(folder):
     columns = read_columns(folder / "simulation.parquet", ("tpc_signal", "beta"))
     unsigned = rank(columns, ("tpc_signal", "beta"), (2212, 211), SETTINGS, seed=1)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from tracks_sample import make_dataset
@@ -296,7 +299,9 @@ def test_fingerprint_tells_trainings_apart():
 # the loop
 
 
-def toy(losses: list[float], patience: int | None, checkpoint: Path, stop: int | None = None) -> engine.Training:
+def losses_replayed(
+    losses: list[float], patience: int | None, checkpoint: Path, stop: int | None = None
+) -> engine.Training:
     """Run the loop on a module whose weight is the number of the epoch."""
     module = nn.Linear(1, 1)
     optimiser = torch.optim.SGD(module.parameters(), 0.1)
@@ -323,7 +328,7 @@ LOSSES = [3.0, 1.0, 2.0, 2.5, 0.5, 0.4]
 
 @pytest.mark.parametrize(("patience", "epochs", "best"), [(1, 3, 2), (2, 4, 2), (3, 6, 6), (None, 6, 6)])
 def test_early_stopping_restores_the_best_epoch(tmp_path, patience, epochs, best):
-    training = toy(LOSSES, patience, tmp_path / "checkpoint")
+    training = losses_replayed(LOSSES, patience, tmp_path / "checkpoint")
     assert [entry["validation_loss"] for entry in training.history] == LOSSES[:epochs]
     assert [entry["epoch"] for entry in training.history] == list(range(1, epochs + 1))
     assert weight(training) == best
@@ -331,15 +336,15 @@ def test_early_stopping_restores_the_best_epoch(tmp_path, patience, epochs, best
 
 
 def test_without_patience_the_last_epoch_is_kept(tmp_path):
-    assert weight(toy([1.0, 2.0, 3.0], None, tmp_path / "checkpoint")) == 3
+    assert weight(losses_replayed([1.0, 2.0, 3.0], None, tmp_path / "checkpoint")) == 3
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_best_epoch_survives_a_kill(tmp_path, stop):
     with pytest.raises(KeyboardInterrupt):
-        toy(LOSSES, 2, tmp_path / "checkpoint", stop=stop)
+        losses_replayed(LOSSES, 2, tmp_path / "checkpoint", stop=stop)
     assert (tmp_path / "checkpoint").is_file()
-    training = toy(LOSSES, 2, tmp_path / "checkpoint")
+    training = losses_replayed(LOSSES, 2, tmp_path / "checkpoint")
     assert len(training.history) == 4
     assert weight(training) == 2
     assert not list(tmp_path.iterdir())
@@ -415,6 +420,42 @@ def test_killed_adaptation_goes_on_to_the_same_bytes(folder, model, adapted, tmp
     assert content(adapt()) == content(adapted)
     assert "resumed after epoch 2" in capsys.readouterr().out
     assert not (tmp_path / ".dann.checkpoint").exists()
+
+
+def test_checkpoint_of_another_source_is_ignored(folder, model, adapted, tmp_path, monkeypatch, capsys):
+    """Two networks can have the same description and differ in their weights."""
+    twin = tmp_path / "twin"
+    shutil.copytree(model, twin)
+    weights = load_file(twin / "weights.safetensors")
+    save_file({name: tensor + 0.1 for name, tensor in weights.items()}, twin / "weights.safetensors")
+    files = (folder / "simulation.parquet", folder / "data.parquet")
+    with monkeypatch.context() as patch:
+        killed_after(patch, dann, 1)
+        with pytest.raises(KeyboardInterrupt):
+            adapt_model(twin, *files, tmp_path / "dann", settings=ADAPT, threads=1)
+    adapt_model(model, *files, tmp_path / "dann", settings=ADAPT, threads=1)
+    assert content(tmp_path / "dann") == content(adapted)
+    assert "resumed" not in capsys.readouterr().out
+
+
+def test_damaged_checkpoint_is_ignored(folder, model, tmp_path, capsys):
+    (tmp_path / ".fse.checkpoint").write_bytes(b"no checkpoint")
+    assert content(train(folder, tmp_path / "fse")) == content(model)
+    assert "is damaged" in capsys.readouterr().out
+
+
+def test_data_without_training_tracks_is_refused(folder, model, tmp_path):
+    data = pq.read_table(folder / "data.parquet")
+    pq.write_table(data.filter(pc.field("split") == "test"), tmp_path / "data.parquet")
+    with pytest.raises(PidflowError, match="has no training track to adapt to"):
+        adapt_model(
+            model,
+            folder / "simulation.parquet",
+            tmp_path / "data.parquet",
+            tmp_path / "dann",
+            settings=ADAPT,
+            threads=1,
+        )
 
 
 def areas(certainty: np.ndarray, tracks: Tracks, rows: np.ndarray) -> list[float]:

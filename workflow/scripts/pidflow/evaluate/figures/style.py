@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import mplhep
 import numpy as np
-from cycler import cycler
+from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter
