@@ -104,14 +104,13 @@ def fit_response(tables: Iterable[str | Path], output: str | Path, *, split: Spl
     write_json(output, {"tpc": asdict(tpc), "tof": asdict(tof) if tof else None})
 
 
-def _training_columns(tables: Iterable[str | Path], split: Split) -> dict[str, Array]:
+def _training_columns(tables: list[str | Path], split: Split) -> dict[str, Array]:
+    quota = _MAX_TRACKS // len(tables)  # from every file, since files may hold one species each
     parts = []
     for path in tables:
         table = pq.read_table(path, columns=list(_COLUMNS))
         train = split_of(table["collision_id"].to_numpy(), split) == "train"
-        parts.append(table.filter(pa.array(train)))
-        if sum(part.num_rows for part in parts) >= _MAX_TRACKS:
-            break
+        parts.append(table.filter(pa.array(train)).slice(0, quota))
     table = pa.concat_tables(parts)
     return {name: table[name].cast(pa.float64()).to_numpy() for name in _COLUMNS if name != "collision_id"}
 

@@ -36,12 +36,10 @@ def plot_response(tables: Iterable[str | Path], response: str | Path, output: st
     title
         Title of the figure.
     """
-    parts: list[pa.Table] = []
-    for path in tables:
-        parts.append(pq.read_table(path, columns=["p", "tpc_inner_param", "tpc_signal", "beta"]))
-        if sum(part.num_rows for part in parts) > _MAX_TRACKS:
-            break
-    table = pa.concat_tables(parts)
+    paths = list(tables)
+    quota = _MAX_TRACKS // len(paths)
+    parts = (pq.read_table(path, columns=["p", "tpc_inner_param", "tpc_signal", "beta"]) for path in paths)
+    table = pa.concat_tables([part.slice(0, quota) for part in parts])
     columns = {name: table[name].cast(pa.float64()).to_numpy() for name in table.column_names}
     at_wall = columns["tpc_inner_param"]
     momentum = np.where(np.isnan(at_wall), columns["p"], at_wall)

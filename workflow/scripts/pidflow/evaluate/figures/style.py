@@ -10,9 +10,9 @@ from typing import Any
 import matplotlib as mpl
 import mplhep
 import numpy as np
-from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import FixedLocator, FormatStrFormatter
 from numpy.typing import NDArray
 
