@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import uproot
 
+from pidflow.config import load
 from pidflow.config.models import Ingest
 from pidflow.errors import PidflowError
 from pidflow.files import sha256
@@ -345,3 +346,25 @@ def test_text_is_refused_as_text(tmp_path: Path) -> None:
     given["Word"] = np.array(["a"] * len(given["P"]))
     path = write(tmp_path / "tracks.parquet", given)
     assert "column Word does not hold numbers" in refused(path, columns={**COLUMN_MAP, "tpc_chi2_ncl": "Word"})
+
+
+# real files, beside the repository where they can be had
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL = ROOT.parent / "shared/data/labelled_tracks"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is absent")
+@pytest.mark.parametrize(("stem", "pdg"), [("kaons", 321), ("deuterons", 1000010020)])
+def test_real_tagged_tracks(tmp_path: Path, stem: str, pdg: int) -> None:
+    """Counts against pandas' own: rows that are equal in every column, and tracks without ITS signal."""
+    settings = load(ROOT / "config/examples/labelled_tracks.yaml").ingest
+    output = tmp_path / "tracks.parquet"
+    path = REAL / f"{stem}.parquet"
+    counts = ingest_file(path, output, source=path.name, run=2010, bz=0.0, simulation=True, settings=settings)
+    distinct = pd.read_parquet(path).drop_duplicates()
+    assert counts["duplicates"] == 100_000 - len(distinct) > 10_000
+    table = pq.read_table(output)
+    assert table["its_signal"].null_count == (distinct["dEdxITS"] == 0).sum()
+    np.testing.assert_array_equal(table["tpc_signal"].to_numpy(), distinct["dEdxTPC"])
+    assert set(table["pdg_code"].to_pylist()) == {pdg}

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pidflow.config.models import FseNetwork
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, sha256, write_json
-from pidflow.model import ModelInfo
+from pidflow.model import ModelInfo, model_digest
 from pidflow.physics import BY_PDG
 from pidflow.publish import samples
 from pidflow.publish.export import export_bundle
@@ -63,7 +63,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    export_bundle(model_dir, folder, provenance_digest="abc")
+    export_bundle(model_dir, folder)
     return folder
 
 
@@ -98,18 +98,18 @@ def test_bundle_has_the_names_and_json_that_the_loader_reads(exported: Path) -> 
     assert scaling == {"columns": ["column", "mean", "std"], "data": [[label, 0.0, 1.0] for label in labels]}
 
 
-def test_graph_is_small_self_contained_and_says_where_it_comes_from(exported: Path) -> None:
+def test_graph_is_small_self_contained_and_says_where_it_comes_from(model_dir: Path, exported: Path) -> None:
     graph = onnx.load(exported / model_file(211))
     assert (graph.ir_version, graph.opset_import[0].version) == (8, 17)
     metadata = {item.key: item.value for item in graph.metadata_props}
-    assert metadata["run"] == "5" and metadata["pdg"] == "211" and metadata["provenance"] == "abc"
+    assert metadata["run"] == "5" and metadata["pdg"] == "211" and metadata["model"] == model_digest(model_dir)
     assert json.loads(metadata["features"])[0] == "fTPCSignal"
     heads = [tensor.dims for tensor in graph.graph.initializer if tensor.name.startswith("heads.3")]
     assert sorted(list(shape) for shape in heads) == [[1], [1, 8]]
 
 
 def test_export_gives_the_same_bytes_again(model_dir: Path, exported: Path, tmp_path: Path) -> None:
-    for path in export_bundle(model_dir, tmp_path, provenance_digest="abc"):
+    for path in export_bundle(model_dir, tmp_path):
         assert sha256(path) == sha256(exported / path.name)
 
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -78,9 +79,11 @@ def test_checksums_and_provenance_name_the_inputs(production: Checkout) -> None:
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
         assert {Path(name).stem for name in sums} > OBJECTS
         assert all(sha256(folder / name) == digest for name, digest in sums.items())
-        inputs = json.loads((folder / "provenance.json").read_text())["inputs"]
-        assert len(inputs) == 2
-        for entry in inputs:
+        provenance = json.loads((folder / "provenance.json").read_text())
+        metadata = onnx.load(folder / "attention_model_211.onnx").metadata_props
+        assert provenance["model"] == {item.key: item.value for item in metadata}["model"]
+        assert len(provenance["inputs"]) == 2
+        for entry in provenance["inputs"]:
             assert sha256(production.folder / entry["name"]) == entry["sha256"]
 
 

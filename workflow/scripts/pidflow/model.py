@@ -6,13 +6,14 @@ and ``history.parquet`` for models that are trained in steps.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pidflow.errors import PidflowError
-from pidflow.files import read_json, write_json
+from pidflow.files import read_json, sha256, write_json
 
 MODEL_FILE = "model.json"
 HISTORY_FILE = "history.parquet"
@@ -73,6 +74,15 @@ def read_info(folder: str | Path) -> ModelInfo:
     except ValidationError as error:
         first = error.errors()[0]
         raise PidflowError(f"{path}: key '{first['loc'][0]}': {first['msg']}; train the model again") from None
+
+
+def model_digest(folder: str | Path) -> str:
+    """Return the SHA-256 over all that scoring needs of a model directory: every file but the history."""
+    result = hashlib.sha256()
+    for path in sorted(Path(folder).glob("[!.]*")):
+        if path.name != HISTORY_FILE:
+            result.update(f"{sha256(path)}  {path.name}\n".encode())
+    return result.hexdigest()
 
 
 def checkpoint_beside(folder: str | Path) -> Path:

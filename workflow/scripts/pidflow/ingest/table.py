@@ -15,7 +15,7 @@ from pidflow.origin import as_metadata
 from pidflow.tracks import schema
 
 READER_VERSION = 1
-_ROWS_PER_GROUP = 200_000
+_ROWS_PER_GROUP = 50_000
 
 
 def to_table(columns: Mapping[str, np.ndarray[Any, Any]]) -> pa.Table:

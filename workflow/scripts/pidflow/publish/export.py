@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pidflow.errors import PidflowError
 from pidflow.files import replacing, write_json
-from pidflow.model import ModelInfo, read_info
+from pidflow.model import ModelInfo, model_digest, read_info
 from pidflow.publish.names import COLUMNS_FILE, SCALING_FILE, model_file
 from pidflow.tracks import o2_label
 from pidflow.train.network import FeatureSetNetwork, load
@@ -79,18 +79,21 @@ def species_graph(network: FeatureSetNetwork, index: int) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def _metadata(info: ModelInfo, pdg: int, provenance_digest: str) -> dict[str, str]:
+def _metadata(info: ModelInfo, pdg: int, model_digest: str) -> dict[str, str]:
     return {
         "run": str(info.run),
         "pdg": str(pdg),
         "features": json.dumps([o2_label(name) for name in info.features]),
         "masks": json.dumps(info.masks, sort_keys=True),
-        "provenance": provenance_digest,
+        "model": model_digest,
     }
 
 
-def export_bundle(model_dir: str | Path, output_dir: str | Path, *, provenance_digest: str = "") -> list[Path]:
+def export_bundle(model_dir: str | Path, output_dir: str | Path) -> list[Path]:
     """Write the files that O2Physics loads.
+
+    Each graph carries, in its metadata, the digest of the model directory, which the provenance of the
+    publication repeats.
 
     Parameters
     ----------
@@ -98,8 +101,6 @@ def export_bundle(model_dir: str | Path, output_dir: str | Path, *, provenance_d
         Model directory of a feature-set network.
     output_dir
         Folder of the bundle; made if need be.
-    provenance_digest
-        Digest that ties each graph to its provenance, kept in the graph's metadata. The bytes depend on it.
 
     Returns
     -------
@@ -114,11 +115,11 @@ def export_bundle(model_dir: str | Path, output_dir: str | Path, *, provenance_d
     info, folder = read_info(model_dir), Path(output_dir)
     if info.kind != "fse":
         raise PidflowError(f"{model_dir}: a model of kind '{info.kind}' cannot be exported; publish the 'fse' model")
-    network = load(model_dir)
+    network, digest = load(model_dir), model_digest(model_dir)
     written = []
     for index, pdg in enumerate(info.species):
         graph = species_graph(network, index)
-        onnx.helper.set_model_props(graph, _metadata(info, pdg, provenance_digest))
+        onnx.helper.set_model_props(graph, _metadata(info, pdg, digest))
         written.append(folder / model_file(pdg))
         with replacing(written[-1]) as temporary:
             temporary.write_bytes(graph.SerializeToString(deterministic=True))

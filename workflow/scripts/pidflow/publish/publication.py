@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pidflow.files import read_json, write_json
-from pidflow.model import read_info
+from pidflow.model import model_digest, read_info
 from pidflow.publish.card import write_card
 from pidflow.publish.names import GATE_FILE
 from pidflow.publish.provenance import digest, provenance, write_sums
@@ -67,6 +67,7 @@ def publish_bundle(
     shutil.copytree(bundle, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
     inputs = {origin["source"]: origin["sha256"] for origin in read_json(quality)["inputs"]}
     record = provenance(run=run, config=config, code=code, seed=seed, checksums=inputs, repository=repository)
+    record["model"] = model_digest(model)
     write_json(folder / "provenance.json", record)
     write_card(
         folder / "card.md",

@@ -76,9 +76,6 @@ TREES: dict[str, dict[str, np.dtype[Any]]] = {
 }
 """Leaves by tree, in stored order; the mothers are a jagged array with its own counter."""
 
-TRUTH_TREES = ("O2mctracklabel", "O2mccollision", "O2mccollisionlabel", "O2mcparticle_001")
-"""Trees that only simulation has."""
-
 _MASKS = {
     0xFFFFFC00: ("fSigned1Pt",),
     0xFFFFFFF0: ("fX", "fAlpha"),
