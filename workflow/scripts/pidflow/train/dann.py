@@ -121,15 +121,13 @@ def adapt(
                 strength = strength_at(progress, settings.strength)
             guess = domain(ReverseGradient.apply(vectors, strength))
             domain_loss = functional.binary_cross_entropy_with_logits(guess, domains)
-            loss = domain_loss
-            if number >= alone:
-                class_part = functional.binary_cross_entropy_with_logits(network.heads(vectors[:batch]), labels[rows])
-                loss = loss + class_part
-                class_sum += float(class_part.detach())
+            class_part = functional.binary_cross_entropy_with_logits(network.heads(vectors[:batch]), labels[rows])
+            loss = domain_loss if number < alone else domain_loss + class_part
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
+            class_sum += float(class_part.detach())
             domain_sum += float(domain_loss.detach())
             right += int(((guess > 0) == (domains > 0)).sum())
             steps += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from pidflow.evaluate.figures.style import COLOURS, LINES, drawing
 
@@ -46,6 +46,9 @@ def plot_history(histories: Mapping[str, str | Path], output: str | Path, *, tit
                     color=colour,
                     label=label,
                 )
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        panels[0].yaxis.set_minor_formatter(FormatStrFormatter("%g"))
         for axes, label in zip(panels, ("Loss (cross entropy)", "Macro AUC (validation)"), strict=False):
             axes.set(xlabel="Epoch", ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
