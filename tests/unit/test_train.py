@@ -481,13 +481,16 @@ def test_history_of_a_training(model, adapted):
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
     assert set(history[0]) == {"epoch", "train_loss", "validation_loss"}
     assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
+    unadapted = min(entry["validation_loss"] for entry in history)
     history = pq.read_table(adapted / "history.parquet").to_pylist()
     assert set(history[0]) == {
         "epoch", "train_loss", "domain_loss", "domain_accuracy", "validation_loss",
     }  # fmt: skip
     assert len(history) == 3
-    # the first pass trains the discriminator alone: no class loss
-    assert history[0]["train_loss"] == 0.0 < history[1]["train_loss"]
+    # the first pass trains the discriminator alone: the network's loss is that of the source
+    assert history[0]["validation_loss"] == pytest.approx(unadapted, rel=1e-6)
+    assert history[1]["validation_loss"] != pytest.approx(unadapted, rel=1e-6)
+    assert all(entry["train_loss"] > 0 for entry in history)
     assert all(0.3 < entry["domain_accuracy"] < 0.9 for entry in history)
 
 
