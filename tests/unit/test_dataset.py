@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from tracks_sample import CHARGED, TOF, TPC, arrange, make_tracks, write_tracks
 
+from pidflow import parquet
 from pidflow.config.models import Dataset, Masks, Selection, Split
-from pidflow.dataset import build
-from pidflow.dataset.build import build_dataset
+from pidflow.dataset.build import build_dataset, n_sigma
 from pidflow.dataset.response import fit_response, read_response, robust_width
 from pidflow.dataset.selection import apply_masks, cut_results, require_columns
 from pidflow.dataset.split import split_of, uniform
@@ -296,7 +296,7 @@ def test_fit_recovers_the_injected_tof_response(calibration):
 def test_fitted_nsigma_is_a_standard_normal(calibration):
     table, path = calibration
     response = read_response(path)
-    values = build.n_sigma(table, response)
+    values = n_sigma(table, response)
     pdg = np.abs(table["pdg_code"].to_numpy())
     for species in SPECIES[:4]:
         for detector in ("tpc", "tof"):
@@ -334,7 +334,7 @@ def test_run_without_tof_and_without_labels(tmp_path):
     fit_response([write_tracks(table, tmp_path / "no_tof.parquet")], tmp_path / "response.json", split=Split())
     assert read_json(tmp_path / "response.json")["tof"] is None
     response = read_response(tmp_path / "response.json")
-    values = build.n_sigma(table, response)
+    values = n_sigma(table, response)
     assert np.isnan(values["tof_nsigma_pi"]).all()
     assert not np.isnan(values["tpc_nsigma_pi"]).any()
     path = write_tracks(make_tracks(500, labelled=False), tmp_path / "data.parquet")
@@ -371,7 +371,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
         },
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_BATCH_ROWS", 700)
+        patch.setattr(parquet, "_BATCH_ROWS", 700)
         build_dataset(
             list(paths), folder / "response.json", folder / "out.parquet", folder / "quality.json", settings=SETTINGS
         )
@@ -441,7 +441,7 @@ def test_nsigma_takes_the_vertex_momentum_where_the_inner_wall_has_none():
     table = table.set_column(index, "tpc_inner_param", pa.nulls(20, pa.float32()))
     from pidflow.dataset.response import Response
 
-    values = build.n_sigma(table, Response(TPC, None))["tpc_nsigma_ka"]
+    values = n_sigma(table, Response(TPC, None))["tpc_nsigma_ka"]
     first = table.slice(0, 1).to_pylist()[0]
     expected = expected_tpc_nsigma(TPC, first["tpc_signal"], first["p"], first["tpc_n_cls_found"], 0.493677)
     assert values[0] == pytest.approx(expected, rel=1e-6)

@@ -20,16 +20,17 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from tracks_sample import make_dataset
 
+from pidflow import parquet
 from pidflow.config.models import Adapt, Fse, FseNetwork, Gbdt, NSigma
 from pidflow.errors import PidflowError
 from pidflow.files import write_json
 from pidflow.model import ModelInfo, read_info
+from pidflow.parquet import matrix
 from pidflow.scores import certainty_column
 from pidflow.tracks import ROW_ID
 from pidflow.train import dann, engine, fse, gbdt, nsigma
-from pidflow.train import data as data_module
 from pidflow.train.adapt import adapt_model
-from pidflow.train.data import Tracks, matrix, read_features, read_tracks
+from pidflow.train.data import Tracks, read_features, read_tracks
 from pidflow.train.fit import fit_model
 from pidflow.train.network import Encoder, FeatureSetEmbedding, FeatureSetNetwork, load
 from pidflow.train.score import load_scorer, score_dataset
@@ -697,7 +698,7 @@ def test_columns_of_the_cut():
 
 @pytest.mark.parametrize("kind", ["fse", "gbdt", "nsigma"])
 def test_score_table_follows_the_dataset_row_by_row(folder, model, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(data_module, "_BATCH_ROWS", 70)
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 70)
     place = model if kind == "fse" else train(folder, tmp_path / kind, kind=kind)
     table = pq.read_table(folder / "simulation.parquet")
     table = table.take(np.random.default_rng(0).permutation(table.num_rows)[:500])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,9 @@ from pidflow.dataset.split import split_of
 from pidflow.errors import PidflowError
 from pidflow.files import replacing, write_json
 from pidflow.origin import read_origin
+from pidflow.parquet import batches
 from pidflow.physics import SPECIES
 from pidflow.tracks import DATASET_COLUMNS, DETECTOR_PATTERNS, schema
-
-_BATCH_ROWS = 200_000
-
-
-def batches(paths: Iterable[str | Path]) -> Iterator[pa.Table]:
-    """Yield the rows of several track tables in order, some 200 000 at a time."""
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS):
-                yield pa.Table.from_batches([batch])
 
 
 def build_dataset(
@@ -66,7 +57,7 @@ def build_dataset(
         with pq.ParquetWriter(
             temporary, columns, compression="zstd", compression_level=1, use_dictionary=["source", "split"]
         ) as writer:
-            for table in batches(tables):
+            for table in chain.from_iterable(batches(path) for path in tables):
                 kept = np.ones(table.num_rows, dtype=bool)
                 cut_flow["read"] += table.num_rows
                 for name, passed in cut_results(table, settings.selection).items():

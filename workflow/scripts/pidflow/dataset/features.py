@@ -7,7 +7,6 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shap
@@ -19,6 +18,7 @@ from pidflow.dataset.ranking import Ranking
 from pidflow.dataset.split import uniform
 from pidflow.errors import PidflowError
 from pidflow.files import write_json
+from pidflow.parquet import matrix
 from pidflow.tracks import o2_label
 
 Array = NDArray[np.float64]
@@ -39,9 +39,8 @@ def read_columns(
         ``features`` float32 [n, F]; ``pdg_code`` int64 [n], 0 where null; ``collision_id`` uint64 [n].
     """
     table = pq.read_table(path, columns=[*features, "pdg_code", "collision_id"], filters=rows)
-    matrix = np.stack([table[name].cast(pa.float32()).to_numpy() for name in features], axis=1)
     return {
-        "features": matrix,
+        "features": matrix(table, features),
         "pdg_code": pc.fill_null(table["pdg_code"], 0).to_numpy().astype(np.int64),
         "collision_id": table["collision_id"].to_numpy(),
     }
@@ -72,8 +71,8 @@ def rank(
     classes = (*dict.fromkeys(abs(code) for code in species), 0)
     # files may come sorted by species: thin by collision, all over the table
     chosen = uniform(columns["collision_id"], "rank") < settings.max_tracks / max(len(columns["pdg_code"]), 1)
-    pdg, matrix = np.abs(columns["pdg_code"][chosen]), columns["features"][chosen]
-    target = np.full(len(matrix), len(classes) - 1)
+    pdg, inputs = np.abs(columns["pdg_code"][chosen]), columns["features"][chosen]
+    target = np.full(len(inputs), len(classes) - 1)
     for number, code in enumerate(classes[:-1]):
         target[pdg == code] = number
     present, target = np.unique(target, return_inverse=True)
@@ -93,13 +92,13 @@ def rank(
             n_estimators=_TREES, num_leaves=_LEAVES, learning_rate=_LEARNING_RATE, class_weight="balanced",
             random_state=seed, n_jobs=1, deterministic=True, force_col_wise=True, verbose=-1,
         )  # fmt: skip
-        trees.fit(matrix[inside], target[inside])
-        values = np.asarray(shap.TreeExplainer(trees).shap_values(matrix[held_out]))
+        trees.fit(inputs[inside], target[inside])
+        values = np.asarray(shap.TreeExplainer(trees).shap_values(inputs[held_out]))
         values = values if values.ndim == 3 else np.stack([-values, values], axis=2)
         importance = np.abs(values).mean(axis=(0, 2))
         shares.append(importance / importance.sum())
         print(f"fold {number + 1}/{settings.folds}: most important {features[int(np.argmax(importance))]}", flush=True)
-    return Ranking(features, np.array(shares), values, matrix[held_out], tuple(classes[number] for number in present))
+    return Ranking(features, np.array(shares), values, inputs[held_out], tuple(classes[number] for number in present))
 
 
 def _thinned(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:

@@ -26,7 +26,7 @@ BEAM_SPOT_CM = (0.005, 0.005, 5.0)
 """Spread of the collision vertex (chosen for the example, as in Run 3 pp)."""
 
 COLLISION_TIME_PS = 200.0
-"""Spread of the collision time within the bunch crossing; ALICE, Eur. Phys. J. Plus 132 (2017) 99."""
+"""Spread of the collision time within the bunch crossing (chosen for the example)."""
 
 
 class EventGenerator:

@@ -42,10 +42,10 @@ TPC_ROW_RADII = (
     (127, 209.65),
     (151, 245.65),
 )
-"""Pad row and its radius in cm at the ends of the four pad sizes; AliceO2 TPC geometry."""
+"""Pad row and its radius in cm at the ends of the four pad sizes; AliceO2 ``GPU/GPUTracking``, ``GPUTPCGeometry.h``."""
 
 TPC_HALF_LENGTH_CM = 250.0
-"""ALICE upgrades, JINST 19 (2024) P05062."""
+"""Drift length of one half; ALICE upgrades, JINST 19 (2024) P05062."""
 
 TPC_SECTORS = 18
 TPC_DEAD_ZONE_CM = 1.5

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
-
-_BATCH_ROWS = 100_000
+from pidflow.parquet import matrix
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,6 @@ class Tracks:
 
     def __len__(self) -> int:
         return len(self.features)
-
-
-def matrix(table: pa.Table, features: Sequence[str]) -> NDArray[np.float32]:
-    """Return the features of a table as float32 [N, F], NaN for null."""
-    if not features:
-        return np.empty((table.num_rows, 0), dtype=np.float32)
-    return np.stack([table[name].cast(pa.float32()).to_numpy() for name in features], axis=1)
 
 
 def read_tracks(path: str | Path, split: str, features: Sequence[str], species: Sequence[int]) -> Tracks:
@@ -65,10 +56,3 @@ def read_tracks(path: str | Path, split: str, features: Sequence[str], species: 
 def read_features(path: str | Path, split: str, features: Sequence[str]) -> NDArray[np.float32]:
     """Read the features of one set of a dataset without any label, float32 [N, F]."""
     return matrix(pq.read_table(path, columns=list(features), filters=pc.field("split") == split), features)
-
-
-def batches(path: str | Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the rows of a dataset in order, in tables of bounded size."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
-            yield pa.Table.from_batches([batch])

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pidflow.files import replacing
 from pidflow.model import ModelInfo, read_info
+from pidflow.parquet import batches, matrix
 from pidflow.scores import CARRIED, schema
-from pidflow.train.data import batches, matrix
 
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
