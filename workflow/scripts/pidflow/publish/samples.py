@@ -7,10 +7,12 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
+from pidflow.parquet import matrix
 from pidflow.tracks import BY_NAME, O2_MASKED
 
 Floats = NDArray[np.float32]
@@ -62,8 +64,7 @@ def from_dataset(path: str | Path, features: Sequence[str], rows: int) -> Floats
         batch = next(table.iter_batches(batch_size=rows, columns=list(features)), None)
     if batch is None:
         return np.empty((0, len(features)), np.float32)
-    columns = [batch.column(name).cast("float32").to_numpy(zero_copy_only=False) for name in features]
-    return np.column_stack(columns).astype(np.float32)
+    return matrix(pa.Table.from_batches([batch]), features)
 
 
 def with_missing(values: Floats, missing: Sequence[int]) -> Floats:
