@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -10,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from pidflow.config import check_runs, load_runs, validate
+from pidflow.ingest.remote import is_remote
 from pidflow.digest import digest
 from pidflow.errors import PidflowError
 
@@ -26,6 +28,10 @@ NETWORKS = ["fse", *ADAPTED]
 COMPARED = [*METHODS, *ADAPTED]
 PUBLISHED = ADAPTED[0] if CONFIG.publish.model == "adapted" else "fse"
 CLOSURE = CONFIG.closure.truth is not None
+# how a file is read; policies are params of their own
+INGEST = CONFIG.ingest.model_dump(mode="json", exclude={"bad_files", "bad_files_of_run", "part_mb", "fetch_retries"})
+# what lies beside a remote file of simulated events
+TRUTH_COMPANIONS = ["Kinematics.root"]
 IMAGE = CONFIG.evaluate.image_format
 
 
@@ -51,6 +57,16 @@ def settings(block):
 def settings_of(*blocks):
     """Return several blocks of the configuration by name."""
     return {name: settings(getattr(CONFIG, name)) for name in blocks}
+
+
+def described(run):
+    """Return what an input file must agree with."""
+    return {"period": run.period, "pass": run.recopass, "bz": run.bz}
+
+
+def bad_files(run):
+    """Return the policy for unusable input files of a run."""
+    return CONFIG.ingest.bad_files_of_run.get(int(run), CONFIG.ingest.bad_files)
 
 
 def run_row(wildcards):
@@ -84,15 +100,32 @@ def megabytes(base, per_input):
 # input functions
 
 
-def input_file(wildcards):
-    """Return the input file of a track table, as the run table names it."""
-    return run_row(wildcards).files(wildcards.sample)[wildcards.file]
+def local_file(wildcards):
+    """Return the input file of a track table: in place, or the folder that a remote one is fetched to."""
+    uri = run_row(wildcards).files(wildcards.sample)[wildcards.file]
+    return rules.fetch_file.output.folder if is_remote(uri) else uri
+
+
+@cache
+def parts(uri):
+    """Return the suffixes of the parts that a large local ROOT file is read in; one, empty, for others."""
+    path = Path(uri)
+    size = path.stat().st_size if path.suffix == ".root" and path.is_file() else 0
+    count = -(-size // (CONFIG.ingest.part_mb * 1_000_000))
+    return [f".{number}of{count}" for number in range(1, count + 1)] if count > 1 else [""]
 
 
 def track_tables(run, sample):
     """Return the track tables of a run's sample."""
     files = RUNS[int(run)].files(sample)
-    return collect("<results>/{run}/ingest/{sample}/{file}.parquet", run=run, sample=sample, file=files)
+    return [
+        f"<results>/{run}/ingest/{sample}/{file}{part}.parquet" for file, uri in files.items() for part in parts(uri)
+    ]
+
+
+def v0_tables(run, sample):
+    """Return the V0 tables of a run's sample."""
+    return [table.replace(".parquet", ".v0.parquet") for table in track_tables(run, sample)]
 
 
 def data_if_any(wildcards):
@@ -135,6 +168,8 @@ def report_parts(wildcards):
     labelled = ["simulation", *(["closure"] if CLOSURE else [])]
     with_data = [run for run, row in RUNS.items() if row.data]
     return [
+        *collect(rules.tag_and_probe.output.figure, run=RUNS, sample="simulation"),
+        *collect(rules.tag_and_probe.output.figure, run=with_data, sample="data"),
         *collect(rules.plot_response.output.figure, run=RUNS),
         *collect(rules.plot_features.output.figure, run=RUNS),
         *collect(rules.plot_training.output.history, run=RUNS),

@@ -4,6 +4,7 @@
 rule fit_response:
     input:
         tracks=lambda wildcards: track_tables(wildcards.run, "simulation"),
+        inputs="<results>/{run}/ingest/simulation.json",
     output:
         response="<results>/{run}/dataset/response.json",
     log:
@@ -28,6 +29,7 @@ rule build_dataset:
     input:
         tracks=lambda wildcards: track_tables(wildcards.run, wildcards.sample),
         response=rules.fit_response.output.response,
+        inputs=rules.check_inputs.output.inputs,
     output:
         dataset="<results>/{run}/dataset/{sample}.parquet",
         quality="<results>/{run}/dataset/{sample}.quality.json",

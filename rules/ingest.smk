@@ -1,28 +1,120 @@
-# Needs: the input files of the run table. Makes: one track table per file.
+# Needs: the input files of the run table. Makes: a track table and V0 candidates per file (or part of a large one),
+# the account of a sample's inputs, and its tag-and-probe samples.
+
+
+rule fetch_file:
+    output:
+        folder=temp(directory("<results>/{run}/fetched/{sample}/{file}")),
+    log:
+        "<logs>/{run}/fetch_file/{sample}_{file}.log",
+    benchmark:
+        "<benchmarks>/{run}/fetch_file/{sample}_{file}.jsonl"
+    wildcard_constraints:
+        sample="simulation|data",
+    conda:
+        "../envs/fetch.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * 1000,
+        runtime=240,
+        transfers=1,
+    params:
+        uri=lambda wildcards: run_row(wildcards).files(wildcards.sample)[wildcards.file],
+        companions=lambda wildcards: TRUTH_COMPANIONS if wildcards.sample == "simulation" else [],
+        retries=CONFIG.ingest.fetch_retries,
+        code=digest("fetch_file.py"),
+    message:
+        "Run {wildcards.run}: fetch {params.uri}"
+    script:
+        "../workflow/scripts/fetch_file.py"
 
 
 rule ingest_file:
     input:
-        file=lambda wildcards: run_row(wildcards).files(wildcards.sample)[wildcards.file],
+        file=local_file,
     output:
-        tracks="<results>/{run}/ingest/{sample}/{file}.parquet",
+        tracks="<results>/{run}/ingest/{sample}/{file}{part}.parquet",
+        v0s="<results>/{run}/ingest/{sample}/{file}{part}.v0.parquet",
     log:
-        "<logs>/{run}/ingest_file/{sample}_{file}.log",
+        "<logs>/{run}/ingest_file/{sample}_{file}{part}.log",
     benchmark:
-        "<benchmarks>/{run}/ingest_file/{sample}_{file}.jsonl"
+        "<benchmarks>/{run}/ingest_file/{sample}_{file}{part}.jsonl"
+    wildcard_constraints:
+        sample="simulation|data",
+        part=r"|\.\d+of\d+",
     group:
         "ingest"
     conda:
         "../envs/tables.yaml"
+    threads: 2
     resources:
-        mem_mb=megabytes(1000, 2),
-        runtime=30,
+        mem_mb=lambda wildcards, attempt: attempt * 1500,
+        runtime=60,
     params:
         source=lambda wildcards: run_row(wildcards).files(wildcards.sample)[wildcards.file],
-        bz=lambda wildcards: run_row(wildcards).bz,
-        ingest=settings(CONFIG.ingest),
+        part=lambda wildcards: [int(n) for n in wildcards.part[1:].split("of")] if wildcards.part else [1, 1],
+        run=lambda wildcards: described(run_row(wildcards)),
+        ingest=INGEST,
+        policy=lambda wildcards: settings(bad_files(wildcards.run)),
         code=digest("ingest_file.py"),
     message:
-        "Run {wildcards.run}: ingest {input.file}"
+        "Run {wildcards.run}: ingest {params.source}{wildcards.part}"
     script:
         "../workflow/scripts/ingest_file.py"
+
+
+rule check_inputs:
+    input:
+        tracks=lambda wildcards: track_tables(wildcards.run, wildcards.sample),
+    output:
+        inputs="<results>/{run}/ingest/{sample}.json",
+    log:
+        "<logs>/{run}/check_inputs/{sample}.log",
+    benchmark:
+        "<benchmarks>/{run}/check_inputs/{sample}.jsonl"
+    wildcard_constraints:
+        sample="simulation|data",
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        policy=lambda wildcards: settings(bad_files(wildcards.run)),
+        code=digest("check_inputs.py"),
+    message:
+        "Run {wildcards.run}: check the inputs of {wildcards.sample}"
+    script:
+        "../workflow/scripts/check_inputs.py"
+
+
+rule tag_and_probe:
+    input:
+        v0s=lambda wildcards: v0_tables(wildcards.run, wildcards.sample),
+        inputs=rules.check_inputs.output.inputs,
+    output:
+        summary="<results>/{run}/ingest/{sample}.v0.json",
+        figure=report(
+            f"<results>/{{run}}/ingest/{{sample}}.v0.{IMAGE}",
+            caption="../workflow/report/v0.rst",
+            category="Run {run}",
+            subcategory="Tag and probe",
+            labels={"figure": "V0 samples, {sample}"},
+        ),
+    log:
+        "<logs>/{run}/tag_and_probe/{sample}.log",
+    benchmark:
+        "<benchmarks>/{run}/tag_and_probe/{sample}.jsonl"
+    wildcard_constraints:
+        sample="simulation|data",
+    conda:
+        "../envs/figures.yaml"
+    resources:
+        mem_mb=megabytes(1000, 5),
+        runtime=20,
+    params:
+        v0=settings(CONFIG.ingest.v0),
+        code=digest("tag_and_probe.py"),
+    message:
+        "Run {wildcards.run}: tag-and-probe samples of {wildcards.sample}"
+    script:
+        "../workflow/scripts/tag_and_probe.py"

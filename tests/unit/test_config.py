@@ -334,9 +334,10 @@ def test_generated_files_need_not_exist(files):
 
 
 def test_globs_expand_sorted_and_lists_keep_their_order(files):
-    runs = read(files, row(files, simulation=files / "sim_*.root", data=f"{files}/data_1.root ; {files}/sim_2.root"))
+    (files / "a.root").write_text("")
+    runs = read(files, row(files, simulation=files / "sim_*.root", data=f"{files}/data_1.root ; {files}/a.root"))
     assert runs[544121].simulation == (f"{files}/sim_1.root", f"{files}/sim_2.root")
-    assert runs[544121].data == (f"{files}/data_1.root", f"{files}/sim_2.root")
+    assert runs[544121].data == (f"{files}/data_1.root", f"{files}/a.root")
 
 
 def test_recursive_glob(files):
@@ -353,10 +354,102 @@ def test_file_listed_twice(files, pattern):
         read(files, row(files, simulation=pattern.format(files)))
 
 
-@pytest.mark.parametrize("uri", ["root://eospublic.cern.ch//eos/x.root", "https://example.org/x.root", "alien:///x"])
-def test_remote_file_is_refused(files, uri):
-    with pytest.raises(PidflowError, match=f"{re.escape(uri)} is remote; copy it to a local path"):
-        read(files, row(files, data=uri))
+@pytest.mark.parametrize(
+    ("data", "simulation", "named"),
+    [
+        ("{0}/sim_1.root", "{0}/sim_1.root", "simulation file .*sim_1.root is listed twice, as data too; list it once"),
+        (
+            "{0}/data_1.root",
+            "{0}/sim_1.root;{0}/../{1}/./sim_1.root",
+            "simulation file .*sim_1.root is listed twice; list",
+        ),
+        (
+            "root://h//a.root",
+            "xroot://H:1094//a.root",
+            r"simulation file xroot://H:1094//a\.root is listed twice, as data",
+        ),
+        (
+            "https://h/a.root;https://h:443//a.root",
+            "{0}/sim_1.root",
+            r"data file https://h:443//a\.root is listed twice",
+        ),
+    ],
+)
+def test_file_listed_twice_in_other_words(files, data, simulation, named):
+    with pytest.raises(PidflowError, match=f"run 544121: {named}"):
+        read(files, row(files, data=data.format(files), simulation=simulation.format(files, files.name)))
+
+
+def test_relative_and_absolute_path_are_one_file(files, monkeypatch):
+    monkeypatch.chdir(files)
+    with pytest.raises(PidflowError, match=r"simulation file sim_1\.root is listed twice; list it once"):
+        read(files, row(files, simulation=f"{files}/sim_1.root;sim_1.root"))
+
+
+def test_addresses_are_taken_as_they_are(files):
+    uris = ("root://eospublic.cern.ch//eos/b/AO2D.root", "https://example.org/a/AO2D.root")
+    run = read(files, row(files, data=";".join(uris)))[544121]
+    assert run.data == uris
+    assert run.files("data") == {file_key(uri): uri for uri in uris}
+    assert len(run.files("data")) == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("http://h/x.root", r"data http://h/x\.root: plain http is not encrypted; use https"),
+        ("alien:///alice/x.root", "data alien:///alice/x.root: 'alien' is not supported"),
+        ("https://h/*.root", "https servers cannot list files"),
+        ("root://me:secret@h//x.root", r"data root://\.\.\.@h//x\.root: an address must not carry .*X509_USER_PROXY"),
+        ("https://h/x.root?authz=secret", r"data https://h/x\.root\?\.\.\.: .*BEARER_TOKEN_FILE"),
+    ],
+)
+def test_address_that_is_not_accepted(files, uri, sentence):
+    (files / "list.txt").write_text(f"{uri}\n")
+    for entry in (uri, f"@{files}/list.txt"):
+        with pytest.raises(PidflowError, match=f"run 544121: .*{sentence}") as caught:
+            read(files, row(files, data=entry))
+        assert "secret" not in str(caught.value)
+
+
+def test_list_of_files(files, monkeypatch):
+    monkeypatch.chdir(files)
+    lines = (
+        "# made by hand",
+        "sim_2.root",
+        "",
+        "  root://h//z.root ",
+        "data_?.root",
+        "# https://h/no.root",
+        "generated/1.root",
+    )
+    (files / "list.txt").write_text("\r\n".join(lines))
+    run = read(files, row(files, data="https://h/a.root;@list.txt", simulation="sim_1.root"))[544121]
+    assert run.data == ("https://h/a.root", "sim_2.root", "root://h//z.root", "data_1.root", "generated/1.root")
+
+
+def test_list_repeats_a_file(files):
+    (files / "list.txt").write_text(f"{files}/sim_1.root\n")
+    with pytest.raises(PidflowError, match=r"simulation file .*sim_1\.root is listed twice"):
+        read(files, row(files, simulation=f"{files}/sim_1.root;@{files}/list.txt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, r"data list .*list\.txt cannot be read; give the path of a text file after '@'"),
+        (b"PAR1\xff\xfe", r"data list .*list\.txt cannot be read"),
+        (b"", r"data list .*list\.txt names no file; give one per line"),
+        (b"# none\n\n", r"data list .*list\.txt names no file"),
+        (b"@other.txt\n", r"data list .*list\.txt names the list @other\.txt; name its files instead"),
+        (b"absent.root\n", r"data file absent\.root does not exist; correct the path in the run table or its list"),
+    ],
+)
+def test_bad_list(files, content, sentence):
+    if content is not None:
+        (files / "list.txt").write_bytes(content)
+    with pytest.raises(PidflowError, match=f"run 544121: {sentence}"):
+        read(files, row(files, data=f"@{files}/list.txt"))
 
 
 def test_shipped_run_table():

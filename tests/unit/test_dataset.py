@@ -373,7 +373,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "_BATCH_ROWS", 700)
         build_dataset(
-            list(paths), folder / "response.json", folder / "out.parquet", folder / "quality.json", settings=SETTINGS
+            list(paths),
+            folder / "response.json",
+            inputs_file(folder),
+            folder / "out.parquet",
+            folder / "quality.json",
+            settings=SETTINGS,
         )
     return (
         pa.concat_tables(tables).to_pylist(),
@@ -456,8 +461,8 @@ def test_quality_account(built):
     assert quality["cut_flow"] == flow
     assert list(quality["cut_flow"]) == list(flow)
     assert quality["selected"] == len(alive) == dataset.num_rows
-    assert [entry["source"] for entry in quality["inputs"]] == ["0.root", "1.root"]
-    assert all(entry["counts"] == {"tracks": 1500} for entry in quality["inputs"])
+    assert quality["inputs"] == INPUTS["files"]
+    assert quality["skipped"] == INPUTS["skipped"]
     patterns = [
         ("TPC", False, False), ("TPC+TRD", True, False), ("TPC+TOF", False, True), ("TPC+TRD+TOF", True, True),
     ]  # fmt: skip
@@ -475,6 +480,17 @@ def test_quality_account(built):
     assert quality["sets"] == {name: int((split == name).sum()) for name in ("train", "validation", "test")}
 
 
+INPUTS = {
+    "files": [{"source": "0.root", "sha256": "00", "counts": {"tracks": 1500}}],
+    "skipped": [{"source": "2.root", "reason": "2.root: an empty file"}],
+}
+
+
+def inputs_file(folder: Path) -> Path:
+    write_json(folder / "inputs.json", INPUTS)
+    return folder / "inputs.json"
+
+
 def response_file(folder: Path) -> Path:
     write_json(folder / "response.json", {"tpc": None, "tof": None})
     return folder / "response.json"
@@ -487,19 +503,21 @@ def test_nothing_passes(tmp_path):
         build_dataset(
             list(tables),
             response_file(tmp_path),
+            inputs_file(tmp_path),
             tmp_path / "out.parquet",
             tmp_path / "quality.json",
             settings=settings,
         )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["response.json", "tracks.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inputs.json", "response.json", "tracks.parquet"]
 
 
 def test_detectors_without_response_leave_nulls_and_runs_are_repeatable(tmp_path):
     tables = [write_tracks(make_tracks(200), tmp_path / "tracks.parquet")]
     for name in ("a", "b"):
         build_dataset(
-            list(tables), response_file(tmp_path), tmp_path / f"{name}.parquet", tmp_path / "q.json", settings=SETTINGS
-        )
+            list(tables), response_file(tmp_path), inputs_file(tmp_path), tmp_path / f"{name}.parquet",
+            tmp_path / "q.json", settings=SETTINGS,
+        )  # fmt: skip
     assert sha256(tmp_path / "a.parquet") == sha256(tmp_path / "b.parquet")
     dataset = pq.read_table(tmp_path / "a.parquet")
     for species in SPECIES:
@@ -511,8 +529,8 @@ def test_files_added_later_leave_earlier_rows_as_they_are(tmp_path):
     paths = [write_tracks(make_tracks(300, seed=n, source=f"{n}.root"), tmp_path / f"{n}.parquet") for n in range(2)]
     for name, inputs in {"one": paths[:1], "two": paths}.items():
         build_dataset(
-            list(inputs), response_file(tmp_path), tmp_path / f"{name}.out.parquet", tmp_path / "q.json",
-            settings=SETTINGS,
+            list(inputs), response_file(tmp_path), inputs_file(tmp_path), tmp_path / f"{name}.out.parquet",
+            tmp_path / "q.json", settings=SETTINGS,
         )  # fmt: skip
     one, two = (pq.read_table(tmp_path / f"{name}.out.parquet") for name in ("one", "two"))
     assert 0 < one.num_rows < two.num_rows

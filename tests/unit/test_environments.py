@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 SCRIPTS = ROOT / "workflow/scripts"
 
-LOCK_NAME = {"pytorch": "torch", "snakemake-minimal": "snakemake"}
+LOCK_NAME = {"pytorch": "torch", "snakemake-minimal": "snakemake", "fsspec-xrootd": "fsspec_xrootd"}
 PACKAGE_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "torch": "pytorch"}
 
 

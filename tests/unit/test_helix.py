@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pidflow.ingest.helix import TrackAtVertex, propagate_to_vertex
+from pidflow.ingest.helix import TrackAtVertex, TrackParameters, propagate_to_vertex
 
 Array = NDArray[np.float64]
 
@@ -77,7 +77,8 @@ def closest_approach(given: dict[str, Array], bz: float, steps: int = 64) -> tup
 
 
 def propagate(given: dict[str, Array], bz: float) -> TrackAtVertex:
-    return propagate_to_vertex(**given, bz=bz)
+    parameters = {name: values for name, values in given.items() if name != "vertex"}
+    return propagate_to_vertex(TrackParameters(**parameters), given["vertex"], bz)
 
 
 def global_position(at: TrackAtVertex) -> Array:
@@ -115,9 +116,8 @@ def one(**changes: float) -> TrackAtVertex:
     """Propagate one track that flies along the laboratory's x axis; its vertex is the origin."""
     bz = changes.pop("bz", 0.0)
     values = {"x": 3.0, "y": 0.0, "z": 1.0, "alpha": 0.0, "snp": 0.0, "tgl": 0.0, "q_over_pt": 1.0} | changes
-    return propagate_to_vertex(
-        **{name: np.array([value]) for name, value in values.items()}, vertex=np.zeros((1, 3)), bz=bz
-    )
+    parameters = TrackParameters(**{name: np.array([value]) for name, value in values.items()})
+    return propagate_to_vertex(parameters, np.zeros((1, 3)), bz)
 
 
 @pytest.mark.parametrize("bz", [0.0, 5.0, -5.0])

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
+from ingesting import ingest as ingest_one
 from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 from scipy.stats import chi2_contingency
 
-from pidflow.config.models import Ingest, Selection, Split
+from pidflow.config.models import Selection, Split
 from pidflow.dataset.response import fit_response, read_response, robust_width
 from pidflow.dataset.selection import cut_results
-from pidflow.ingest.read import ingest_file
 from pidflow.physics import BY_PDG
 from pidflow.response import TPC_REFERENCE_CLUSTERS, expected_time
 from pidflow.simulate import ao2d, production
@@ -155,7 +155,7 @@ def data_tracks(folder: Path) -> Path:
 def ingest(path: Path) -> Path:
     output = path.with_suffix(".tracks.parquet")
     simulated = path.stem == "simulation"
-    ingest_file(path, output, source=path.name, run=RUN, bz=BZ, simulation=simulated, settings=Ingest())
+    ingest_one(path, output, simulation=simulated)
     return output
 
 

@@ -6,9 +6,12 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import uproot
 from conftest import Checkout
+
+from pidflow.files import read_json
 
 TABLE = "config/runs.tsv"
 
@@ -68,7 +71,7 @@ def test_a_bad_file_stops_its_run_and_no_other(production: Checkout, tmp_path: P
     else:
         with uproot.recreate(bad) as file:
             file.mktree("DF_1/O2bc_001", {"fRunNumber": "int32"}).extend({"fRunNumber": [900002]})
-        sentence = r"error: resources/example/900002/data_001\.root: data frame DF_1 lacks the table O2track_iu"
+        sentence = r"error: resources/example/900002/data_001\.root: none of its 1 data frames holds a table of tracks"
     before = results_of(folder, 900001)
     published = sorted((folder / "registry/entries").rglob("*.json"))
     done = copy.snakemake("--rerun-triggers", "mtime")
@@ -79,3 +82,57 @@ def test_a_bad_file_stops_its_run_and_no_other(production: Checkout, tmp_path: P
     assert sorted((folder / "registry/entries").rglob("*.json")) == published
     ingested = list(folder.glob("results/900002/ingest/data/data_001-*"))
     assert ingested == []
+
+
+def test_bad_files_are_skipped_where_the_policy_says_so(production: Checkout, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(production.folder, folder, symlinks=True)
+    copy = Checkout(folder)
+    bad = folder / "resources/example/900002/data_001.root"
+    bad.write_bytes(bad.read_bytes()[:1000])
+    with open(folder / "small.yaml", "a") as stream:
+        stream.write("ingest: {bad_files_of_run: {900002: {policy: skip, max_share: 0.5}}}\n")
+    quality = "results/900002/dataset/data.quality.json"
+    done = copy.snakemake("--", quality)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "skipped: resources/example/900002/data_001.root: damaged or truncated file" in done.stdout
+    account = read_json(folder / quality)
+    assert [entry["source"] for entry in account["skipped"]] == ["resources/example/900002/data_001.root"]
+    assert [entry["source"] for entry in account["inputs"]] == ["resources/example/900002/data_002.root"]
+    assert copy.planned().runs == {"900002"}
+
+
+def test_one_data_frame_in_two_files_stops_the_run(production: Checkout, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(production.folder, folder, symlinks=True)
+    shutil.copy(folder / "resources/example/900002/data_001.root", folder / "again.root")
+    edit(folder / TABLE, "resources/example/900002/data_002.root", "again.root")
+    done = Checkout(folder).snakemake("--", "results/900002/ingest/data.json")
+    assert done.returncode != 0
+    assert re.search(r"error: again\.root: data frame DF_\d+ is the same as that in resources/", done.stdout)
+
+
+def test_a_large_file_is_read_by_several_jobs(production: Checkout, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(production.folder, folder, symlinks=True)
+    copy = Checkout(folder)
+    frames = []
+    with uproot.recreate(folder / "large.root", compression=None) as target:
+        for number in (1, 2):
+            with uproot.open(folder / f"resources/example/900002/data_00{number}.root") as source:
+                for frame in source.keys(recursive=False, cycle=False):
+                    frames.append(int(frame[3:]))
+                    for name, tree in source[frame].items(cycle=False):
+                        arrays = tree.arrays(library="np")
+                        target.mktree(f"{frame}/{name}", {k: v.dtype for k, v in arrays.items()}).extend(arrays)
+    assert 1e6 < (folder / "large.root").stat().st_size < 2e6
+    edit(folder / TABLE, "resources/example/900002/data_002.root", "")
+    edit(folder / TABLE, "resources/example/900002/data_001.root;", "large.root")
+    with open(folder / "small.yaml", "a") as stream:
+        stream.write("ingest: {part_mb: 1}\n")
+    done = copy.snakemake("--", "results/900002/ingest/data.json")
+    assert done.returncode == 0, done.stdout[-3000:]
+    tables = sorted(folder.glob("results/900002/ingest/data/large-*of*[0-9].parquet"))
+    held = [set(pq.read_table(path, columns=["data_frame"])["data_frame"].to_pylist()) for path in tables]
+    assert [len(own) for own in held] == [2, 2] and len(frames) == 4
+    assert set.union(*held) == set(frames)

@@ -12,6 +12,7 @@ with job(snakemake.log[0]):
     build_dataset(
         snakemake.input.tracks,
         snakemake.input.response,
+        snakemake.input.inputs,
         snakemake.output.dataset,
         snakemake.output.quality,
         settings=Dataset.model_validate(snakemake.params.dataset),

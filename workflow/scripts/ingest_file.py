@@ -1,21 +1,37 @@
-"""Read one input file (raw AO2D or a flat table) into a track table.
+"""Read one input file, or a part of it, into a track table and a table of V0 candidates.
 
-Input: the file. Output: Parquet with the schema of `pidflow.tracks`, parameters at the collision vertex.
+Input: the file, or the folder that it was fetched to. Output: Parquet with the schemas of `pidflow.tracks` (parameters
+at the collision vertex) and `pidflow.v0s`.
 """
 
 from pidflow.jobs import job
 
 with job(snakemake.log[0]):
-    from pidflow.config.models import Ingest
-    from pidflow.ingest.read import ingest_file
+    from pathlib import Path
 
-    counts = ingest_file(
-        snakemake.input.file,
-        snakemake.output.tracks,
-        source=snakemake.params.source,
+    from pidflow.config.models import BadFiles, Ingest
+    from pidflow.errors import PidflowError
+    from pidflow.ingest.read import ingest_file, skip_file
+    from pidflow.ingest.reader import Request
+
+    params, output = snakemake.params, snakemake.output
+    path = Path(snakemake.input.file)
+    request = Request(
+        path=path / Path(params.source).name if path.is_dir() else path,
+        source=params.source,
         run=int(snakemake.wildcards.run),
-        bz=snakemake.params.bz,
+        period=params.run["period"],
+        recopass=params.run["pass"],
+        bz=params.run["bz"],
         simulation=snakemake.wildcards.sample == "simulation",
-        settings=Ingest.model_validate(snakemake.params.ingest),
+        settings=Ingest.model_validate(params.ingest),
     )
-    print(f"{snakemake.params.source}: {counts}", flush=True)
+    part, parts = params.part
+    try:
+        ingested = ingest_file(request, output.tracks, output.v0s, part=part, parts=parts, threads=snakemake.threads)
+        print(f"{params.source}: {ingested.format}, {dict(ingested.counts)}", flush=True)
+    except PidflowError as error:
+        if BadFiles.model_validate(params.policy).policy == "fail":
+            raise
+        skip_file(request, output.tracks, output.v0s, error)
+        print(f"skipped: {error}", flush=True)

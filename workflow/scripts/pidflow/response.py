@@ -40,13 +40,14 @@ def bethe_bloch_aleph(beta_gamma: ArrayLike, parameters: Sequence[float]) -> NDA
     return (p2 - beta_power - np.log(p3 + bg**-p5)) * p1 / beta_power
 
 
-def expected_time(length: ArrayLike, momentum: ArrayLike, mass: float) -> NDArray[np.float64]:
+def expected_time(length: ArrayLike, momentum: ArrayLike, mass: ArrayLike) -> NDArray[np.float64]:
     """Return the time of flight in ps over `length` (cm) at `momentum` (GeV/c) for `mass` (GeV/c²).
 
     Source: O2Physics ``Common/Core/PID/PIDTOF.h``: L·√(m² + p²)/(c·p).
     """
     p = np.asarray(momentum, dtype=np.float64)
-    return np.asarray(length, dtype=np.float64) * np.sqrt(mass * mass + p * p) / (C_CM_PER_PS * p)
+    m = np.asarray(mass, dtype=np.float64)
+    return np.asarray(length, dtype=np.float64) * np.sqrt(m * m + p * p) / (C_CM_PER_PS * p)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ _F, _I8, _I16, _I32, _I64 = pa.float32(), pa.int8(), pa.int16(), pa.int32(), pa.
 _NO_TRD, _NO_TOF = "no TRD tracklet", "no TOF match"
 _FLAT = "a flat table may lack it"
 _MATERIAL = "energy loss between the innermost update and the vertex is not undone"
-_EVENT_TIME = "the collision time stands for the TOF event time"
+_EVENT_TIME = "made of the collision time and the other tracks' TOF; O2Physics has the FT0 too"
 
 _IDENTITY = (
     Column("source", pa.string(), "", "id", MISSING_NEVER, None, "input file, as the run table names it"),
@@ -99,6 +99,7 @@ _TRACK = (
     Column("alpha", _F, "rad", "track", _FLAT, "fAlpha", "angle of the local frame"),
     Column("dca_xy", _F, "cm", "track", _FLAT, "fDcaXY", "signed transverse impact parameter", _MATERIAL),
     Column("dca_z", _F, "cm", "track", _FLAT, "fDcaZ", "longitudinal impact parameter", _MATERIAL),
+    Column("sigma_1pt", _F, "c/GeV", "track", "no covariance in the file", "fSigma1Pt", "uncertainty of q/pT"),
 )
 
 _DETECTORS = (
@@ -109,7 +110,15 @@ _DETECTORS = (
     Column("its_n_cls", _I8, "", "its", "no ITS", "fITSNCls", "ITS clusters"),
     Column("its_inner_hit", pa.bool_(), "", "its", "no ITS", None, "a cluster in the three innermost ITS layers"),
     Column("its_signal", _F, "arb.", "its", "no ITS, or Run 3", "fITSSignal", "ITS dE/dx (Run 1 and 2)"),
-    Column("its_mean_cluster_size", _F, "pixels", "its", "no ITS", None, "mean ITS cluster size times cos λ"),
+    Column(
+        "its_mean_cluster_size",
+        _F,
+        "pixels",
+        "its",
+        "no ITS, or no sizes recorded",
+        None,
+        "mean ITS cluster size times cos λ",
+    ),
     Column("its_chi2_ncl", _F, "", "its", "no ITS", "fITSChi2NCl", "ITS χ² per cluster"),
     Column("tpc_signal", _F, "arb.", "tpc", "no TPC", "fTPCSignal", "TPC dE/dx"),
     Column("tpc_inner_param", _F, "GeV/c", "tpc", "no TPC", "fTPCInnerParam", "momentum at the inner TPC wall"),
@@ -122,7 +131,8 @@ _DETECTORS = (
     Column("trd_pattern", _I16, "", "trd", _NO_TRD, "fTRDPattern", "bit map of TRD layers with a tracklet"),
     Column("trd_chi2", _F, "", "trd", _NO_TRD, "fTRDChi2", "TRD matching χ²"),
     Column("tof_signal", _F, "ps", "tof", _NO_TOF, "fTOFSignal", "time of flight before event-time subtraction"),
-    Column("tof_event_time", _F, "ps", "tof", _NO_TOF, None, "collision time used as event time", _EVENT_TIME),
+    Column("tof_event_time", _F, "ps", "tof", _NO_TOF, None, "event time that β and nσ subtract", _EVENT_TIME),
+    Column("tof_event_time_error", _F, "ps", "tof", _NO_TOF + ", or unknown", None, "its resolution", _EVENT_TIME),
     Column("beta", _F, "", "tof", _NO_TOF, "fBeta", "velocity over c", _EVENT_TIME),
     Column("tof_chi2", _F, "", "tof", _NO_TOF, "fTOFChi2", "TOF matching χ²"),
     Column("tof_exp_mom", _F, "GeV/c", "tof", _NO_TOF, "fTOFExpMom", "momentum used for the expected time"),

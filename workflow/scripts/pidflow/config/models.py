@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
 from pidflow.physics import BY_PDG
 from pidflow.tracks import BY_NAME, COLUMNS
@@ -39,10 +40,32 @@ class LabelRule(Block):
         return self
 
 
+class BadFiles(Block):
+    """What happens to a run of which some input files cannot be used."""
+
+    policy: Literal["fail", "skip"] = Field(
+        "fail", description="`fail` the run, or `skip` the files and list them in the quality report"
+    )
+    max_share: Fraction = Field(0.1, description="largest share of a sample's files that is skipped")
+
+
 class Ingest(Block):
     """Reading of input files."""
 
-    format: Literal["ao2d", "flat"] = Field("ao2d", description="what the input files hold")
+    format: Literal["auto", "ao2d", "pidml", "ud", "esd", "flat"] = Field(
+        "auto",
+        description="what the input files hold: raw AO2D, derived AO2D of the PID ML producer, derived AO2D of the UD "
+        "producer, AliESDs, flat tables; `auto` looks into each file",
+    )
+    v0: V0Cuts = Field(default_factory=V0Cuts, description="search for weak decays and photon conversions")
+    bad_files: BadFiles = Field(default_factory=BadFiles, description="policy for unusable input files")
+    bad_files_of_run: dict[int, BadFiles] = Field(
+        default_factory=dict, description="another policy, by run", examples=[{"529399": {"policy": "skip"}}]
+    )
+    part_mb: Count = Field(2000, description="a larger local ROOT file is read by several jobs, this many MB each")
+    fetch_retries: Annotated[int, Field(ge=0)] = Field(
+        5, description="remote files: failures in a row, without progress, that are tried again"
+    )
     columns: dict[str, str] = Field(
         default_factory=dict,
         description="flat tables: track-table column ← column in the file",

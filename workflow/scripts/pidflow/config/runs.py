@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import importlib
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -40,7 +41,8 @@ class Run(BaseModel):
     Attributes
     ----------
     data, simulation
-        File names or globs, separated by semicolons in the table.
+        Local paths and globs, addresses (``root://``, ``https://``), ``root://`` globs, and lists of these
+        (``@list.txt``), separated by semicolons in the table; after `load_runs`, paths and addresses of files.
     bz
         Magnetic field along the beam in kG, with its sign (AO2D files do not carry it).
     valid_from, valid_until
@@ -55,8 +57,8 @@ class Run(BaseModel):
     system: Annotated[Name, Field(description="collision system and energy")]
     year: Annotated[int, Field(ge=2009, le=2100, description="year of data taking")]
     bz: Annotated[float, Field(ge=-10, le=10, description="magnetic field along the beam, kG, with its sign")]
-    data: Annotated[Uris, Field(description="data files or globs, separated by ';'; may be empty")]
-    simulation: Annotated[Uris, Field(description="anchored simulation files or globs, separated by ';'")]
+    data: Annotated[Uris, Field(description="data: paths, globs, addresses or lists, separated by ';'; may be empty")]
+    simulation: Annotated[Uris, Field(description="anchored simulation: paths, globs, addresses or lists")]
     valid_from: Annotated[int, Field(ge=0, description="start of validity, ms since 1970")]
     valid_until: Annotated[int, Field(ge=0, description="end of validity, ms since 1970, exclusive")]
 
@@ -82,21 +84,58 @@ def file_key(uri: str) -> str:
     return f"{stem}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
 
-def _expand(run: int, column: str, uris: Iterable[str], generated: str) -> tuple[str, ...]:
-    files: list[str] = []
-    for uri in uris:
-        if _URI.match(uri):
-            raise PidflowError(f"run {run}: {column} file {uri} is remote; copy it to a local path")
-        if uri.startswith(generated.rstrip("/") + "/") or Path(uri).is_file():
-            files.append(uri)
-        elif matches := sorted(match for match in glob.glob(uri, recursive=True) if Path(match).is_file()):
-            files.extend(matches)
-        else:
-            raise PidflowError(f"run {run}: {column} file {uri} does not exist; correct the path in the run table")
-    normal = [os.path.normpath(uri) for uri in files]
-    if repeated := sorted({uri for uri in normal if normal.count(uri) > 1}):
-        raise PidflowError(f"run {run}: {column} file {repeated[0]} is listed twice; list it once")
-    return tuple(files)
+def _remote() -> Any:
+    # by name: every script imports this module, and none but the one that fetches depends on the clients
+    return importlib.import_module("pidflow.ingest.remote")
+
+
+def _listed(entry: str) -> list[str]:
+    """Return the entries of a list that is given as ``@path``."""
+    path = Path(entry[1:])
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError):
+        raise PidflowError(f"list {path} cannot be read; give the path of a text file after '@'") from None
+    entries = [line for line in lines if line and not line.startswith("#")]
+    if not entries:
+        raise PidflowError(f"list {path} names no file; give one per line")
+    if nested := [line for line in entries if line.startswith("@")]:
+        raise PidflowError(f"list {path} names the list {nested[0]}; name its files instead")
+    return entries
+
+
+def _files(entry: str, generated: str) -> list[str]:
+    """Return the files that an entry of the table stands for."""
+    if entry.startswith("@"):
+        return [file for line in _listed(entry) for file in _files(line, generated)]
+    if _URI.match(entry):
+        remote = _remote()
+        remote.check(entry)
+        return list(remote.expand(entry)) if remote.is_pattern(entry) else [entry]
+    if entry.startswith(generated.rstrip("/") + "/") or Path(entry).is_file():
+        return [entry]
+    if matches := sorted(match for match in glob.glob(entry, recursive=True) if Path(match).is_file()):
+        return matches
+    raise PidflowError(f"file {entry} does not exist; correct the path in the run table or its list")
+
+
+def _expand(run: int, column: str, entries: Iterable[str], generated: str) -> tuple[str, ...]:
+    try:
+        return tuple(file for entry in entries for file in _files(entry, generated))
+    except PidflowError as error:
+        raise PidflowError(f"run {run}: {column} {error}") from None
+
+
+def _check_repeated(run: int, files: dict[str, tuple[str, ...]]) -> None:
+    """Refuse a file that is named twice, however it is written, be it as data and as simulation."""
+    first: dict[str, str] = {}
+    for column, uris in files.items():
+        for uri in uris:
+            normal = _remote().normal(uri) if _URI.match(uri) else os.path.normpath(Path(uri).absolute())
+            if normal in first:
+                other = "" if first[normal] == column else f", as {first[normal]} too"
+                raise PidflowError(f"run {run}: {column} file {uri} is listed twice{other}; list it once")
+            first[normal] = column
 
 
 def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
@@ -112,12 +151,13 @@ def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
     Returns
     -------
     dict
-        Runs by number, in the table's order, globs expanded.
+        Runs by number, in the table's order, globs and lists expanded.
 
     Raises
     ------
     PidflowError
-        For an unreadable table, a wrong column, a wrong value, a run given twice, a missing file.
+        For an unreadable table, a wrong column, a wrong value, a run or a file given twice, a missing file,
+        an address that is not accepted, an empty list.
     """
     table = Path(path)
     if not table.is_file():
@@ -141,6 +181,7 @@ def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
         if run.run in runs:
             raise PidflowError(f"{table}: run {run.run} is listed twice; keep one row")
         files = {name: _expand(run.run, name, getattr(run, name), generated) for name in ("data", "simulation")}
+        _check_repeated(run.run, files)
         runs[run.run] = run.model_copy(update=files)
     if not runs:
         raise PidflowError(f"{table}: no run is listed; add a row per run")
@@ -153,10 +194,15 @@ def check_runs(config: Config, runs: dict[int, Run]) -> None:
     Raises
     ------
     PidflowError
-        If adaptation or closure is asked of a run without data.
+        If adaptation or closure is asked of a run without data, or closure of remote data.
     """
     for run in runs.values():
         if run.data:
+            if config.closure.truth is not None and (remote := [uri for uri in run.data if _URI.match(uri)]):
+                raise PidflowError(
+                    f"{config.runs}: run {run.run} has no truth beside the remote file {remote[0]}; set "
+                    "'closure.truth' to null, or give local files"
+                )
             continue
         if config.adapt.method != "none":
             raise PidflowError(

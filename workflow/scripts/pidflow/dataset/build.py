@@ -17,15 +17,20 @@ from pidflow.dataset.response import Response, read_response
 from pidflow.dataset.selection import apply_masks, cut_results, require_columns
 from pidflow.dataset.split import split_of
 from pidflow.errors import PidflowError
-from pidflow.files import replacing, write_json
-from pidflow.origin import read_origin
+from pidflow.files import read_json, replacing, write_json
 from pidflow.parquet import batches
 from pidflow.physics import SPECIES
 from pidflow.tracks import DATASET_COLUMNS, DETECTOR_PATTERNS, schema
 
 
 def build_dataset(
-    tables: list[str | Path], response: str | Path, output: str | Path, quality: str | Path, *, settings: Dataset
+    tables: list[str | Path],
+    response: str | Path,
+    inputs: str | Path,
+    output: str | Path,
+    quality: str | Path,
+    *,
+    settings: Dataset,
 ) -> None:
     """Write a run's dataset and the account of what was kept.
 
@@ -35,10 +40,13 @@ def build_dataset(
         Track tables of one sample of the run.
     response
         Fitted response (`pidflow.dataset.response`).
+    inputs
+        JSON of the sample's input files (`pidflow.ingest.inputs`).
     output
         Dataset, Parquet with `pidflow.tracks.DATASET_COLUMNS`.
     quality
-        JSON: inputs with checksums, tracks after each cut, shares of detector patterns and sets.
+        JSON: input files with checksums, files that were skipped and why, tracks after each cut, shares
+        of detector patterns and sets.
     settings
         The ``dataset`` block of the configuration.
 
@@ -48,7 +56,7 @@ def build_dataset(
         If no track survives, or a cut needs a column that the input lacks.
     """
     require_columns(tables, settings.selection)
-    expected = read_response(response)
+    expected, given = read_response(response), read_json(inputs)
     cut_flow: Counter[str] = Counter()
     patterns: Counter[str] = Counter()
     sets: Counter[str] = Counter()
@@ -74,7 +82,8 @@ def build_dataset(
     write_json(
         quality,
         {
-            "inputs": [read_origin(path) for path in tables],
+            "inputs": given["files"],
+            "skipped": given["skipped"],
             "cut_flow": dict(cut_flow),
             "selected": total,
             "pattern_share": {name: patterns[name] / total for name in DETECTOR_PATTERNS},

@@ -11,14 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pidflow.config.models import Ingest
 from pidflow.errors import PidflowError
 from pidflow.identity import collision_ids
-from pidflow.ingest.rootfile import require_whole
+from pidflow.ingest.reader import Columns, Piece, Reader, Request
+from pidflow.ingest.rootfile import RootFile, damage_told
 from pidflow.ingest.table import to_table
 from pidflow.tracks import BY_NAME, MISSING_NEVER
-
-Columns = dict[str, Any]
 
 _PRESENCE = {
     "has_its": ("its_signal", "its_n_cls"),
@@ -28,74 +26,66 @@ _PRESENCE = {
 }
 
 
-class FlatFile:
-    """One flat file, read in batches.
+class FlatFile(Reader):
+    """One flat file, read in batches of ``ingest.batch_rows``, one after another.
 
-    Parameters
-    ----------
-    path
-        Parquet (``.parquet``) or ROOT file.
-    source
-        Name of the file in the run table; part of every row's identity.
-    run
-        Run that the tracks are counted to.
-    settings
-        Column map, values that mean missing, label rule and tree name.
-    simulation
-        Whether labels are read (simulation, or data with tagged species).
-
-    Attributes
-    ----------
-    counts
-        What was read and dropped so far.
+    Labels are read for simulation (or for data with tagged species, listed as such).
     """
 
-    def __init__(self, path: str | Path, *, source: str, run: int, settings: Ingest, simulation: bool) -> None:
-        self.path, self.source, self.run, self.settings, self.simulation = Path(path), source, run, settings, simulation
-        self.counts = {"batches": 0, "tracks": 0, "duplicates": 0}
+    parallel = False
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.path, self.settings = request.path, request.settings
+        self._file: RootFile | pq.ParquetFile | None = None
         self._seen: set[int] = set()
+        self._batches: Iterator[pd.DataFrame] = iter(())
+        self._next = 0
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield a track table per batch.
+    def units(self) -> range:
+        """Return the numbers of the batches."""
+        with damage_told(self.path):
+            rows = self._open()
+        return range(-(-rows // self.settings.batch_rows))
 
-        Raises
-        ------
-        PidflowError
-            If the file is damaged, lacks a mapped column, or has no label by the rule.
-        """
-        try:
-            for number, frame in enumerate(self._batches()):
-                self.counts["batches"] += 1
-                self.counts["tracks"] += len(frame)
-                yield self._table(number, frame)
-        except PidflowError:
-            raise
-        except Exception as error:  # damage shows as many exception types, depending on the format
-            reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:120]
-            raise PidflowError(f"{self.path}: damaged or truncated file ({reason}); transfer it again") from error
+    def read(self, unit: int) -> Piece:
+        """Read one batch; batches are asked for in order, some may be left out."""
+        with damage_told(self.path):
+            while self._next < unit:
+                next(self._batches)
+                self._next += 1
+            frame = next(self._batches)
+            self._next += 1
+            table = self._table(unit, frame)
+        return Piece(table, {"batches": 1, "tracks": len(frame), "duplicates": len(frame) - table.num_rows})
 
-    def _batches(self) -> Iterator[pd.DataFrame]:
-        if self.path.suffix == ".parquet":
-            with pq.ParquetFile(self.path) as file:
-                self._require(set(file.schema_arrow.names))
-                for batch in file.iter_batches(self.settings.batch_rows):
-                    yield batch.to_pandas()
-            return
-        import uproot
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
+    def _open(self) -> int:
+        with self.path.open("rb") as stream:
+            is_parquet = stream.read(4) == b"PAR1"
+        if is_parquet:
+            parquet = self._file = pq.ParquetFile(self.path)
+            self._require(set(parquet.schema_arrow.names))
+            self._batches = (batch.to_pandas() for batch in parquet.iter_batches(self.settings.batch_rows))
+            return int(parquet.metadata.num_rows)
+        root = self._file = RootFile(self.path)
+        handle = root.handle()
         if self.settings.tree is None:
             raise PidflowError(f"{self.path}: name the tree of a flat ROOT file in the key 'ingest.tree'")
-        with uproot.open(self.path) as file:
-            require_whole(self.path, file)
-            if self.settings.tree not in file:
-                raise PidflowError(f"{self.path}: no tree {self.settings.tree}; correct the key 'ingest.tree'")
-            tree = file[self.settings.tree]
-            self._require(set(tree.keys()))
-            yield from tree.iterate(library="pd", step_size=self.settings.batch_rows)
+        if self.settings.tree not in handle:
+            raise PidflowError(f"{self.path}: no tree {self.settings.tree}; correct the key 'ingest.tree'")
+        tree = handle[self.settings.tree]
+        self._require(set(tree.keys()))
+        self._batches = tree.iterate(library="pd", step_size=self.settings.batch_rows)
+        return int(tree.num_entries)
 
     def _require(self, present: set[str]) -> None:
         label = self.settings.label.column
-        wanted = [*self.settings.columns.values(), *([label] if label and self.simulation else [])]
+        wanted = [*self.settings.columns.values(), *([label] if label and self.request.simulation else [])]
         if absent := [name for name in wanted if name not in present]:
             raise PidflowError(
                 f"{self.path}: no column {absent[0]}, only {', '.join(sorted(present)[:12])}; correct 'ingest.columns'"
@@ -120,13 +110,13 @@ class FlatFile:
                 if signal in columns:
                     columns[present] |= ~np.ma.getmaskarray(columns[signal])
         columns |= {
-            "source": np.full(len(rows), self.source, dtype=object),
+            "source": self.request.source,
             "data_frame": np.full(len(rows), number, dtype=np.int64),
             "row": rows,
-            "run": np.full(len(rows), self.run, dtype=np.int32),
-            "collision_id": collision_ids(self.source, number, rows),
+            "run": np.full(len(rows), self.request.run, dtype=np.int32),
+            "collision_id": collision_ids(self.request.source, number, rows),
         }
-        if self.simulation:
+        if self.request.simulation:
             columns["pdg_code"] = self._labels(frame)
         return to_table(columns)
 
@@ -137,7 +127,6 @@ class FlatFile:
             if value in self._seen:
                 fresh[position] = False
             self._seen.add(value)
-        self.counts["duplicates"] += int((~fresh).sum())
         return fresh
 
     def _masked(self, name: str, original: str, values: Any) -> Any:

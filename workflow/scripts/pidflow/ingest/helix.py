@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,38 @@ Array = NDArray[np.float64]
 
 _STRAIGHT = 1e-9
 """Curvature in 1/cm (a radius of 10 000 km) below which a track is a straight line."""
+
+
+@dataclass(frozen=True)
+class TrackParameters:
+    """Parameters of tracks anywhere on their helix; float64 arrays [n].
+
+    Attributes
+    ----------
+    x, y, z, alpha
+        Local position in cm, and angle of the local frame in rad.
+    snp, tgl, q_over_pt
+        Sine of the angle to the local x axis, tangent of the dip angle, and charge over transverse
+        momentum in e/(GeV/c).
+    """
+
+    x: Array
+    y: Array
+    z: Array
+    alpha: Array
+    snp: Array
+    tgl: Array
+    q_over_pt: Array
+
+    def __getitem__(self, chosen: Any) -> TrackParameters:
+        """Return the parameters of some tracks (slice, mask or indices)."""
+        return TrackParameters(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def usable(self) -> NDArray[np.bool_]:
+        """Return which tracks have finite parameters and a charge."""
+        finite = np.logical_and.reduce([np.isfinite(getattr(self, field.name)) for field in fields(self)])
+        usable: NDArray[np.bool_] = finite & (self.q_over_pt != 0)
+        return usable
 
 
 @dataclass(frozen=True)
@@ -38,22 +71,13 @@ class TrackAtVertex:
     dca_z: Array
 
 
-def _wrap(angle: Array) -> Array:
-    return (angle + np.pi) % (2.0 * np.pi) - np.pi
-
-
-def propagate_to_vertex(
-    *, x: Array, y: Array, z: Array, alpha: Array, snp: Array, tgl: Array, q_over_pt: Array, vertex: Array, bz: float
-) -> TrackAtVertex:
+def propagate_to_vertex(parameters: TrackParameters, vertex: Array, bz: float) -> TrackAtVertex:
     """Move tracks to their closest approach to the vertex in the transverse plane.
 
     Parameters
     ----------
-    x, y, z, alpha
-        Local position (cm) and frame angle (rad), float64 [n].
-    snp, tgl, q_over_pt
-        Sine of the angle to the local x axis, tangent of the dip angle, and charge over transverse
-        momentum in e/(GeV/c), float64 [n].
+    parameters
+        Tracks, [n].
     vertex
         Vertex of each track in the laboratory, cm, float64 [n, 3].
     bz
@@ -65,37 +89,38 @@ def propagate_to_vertex(
     ``CURVATURE_PER_KG · bz · q/pT``. On the circle, the closest point lies on the line from the
     centre to the vertex, which gives direction and path in closed form. Material is neglected.
     """
-    sin_alpha, cos_alpha = np.sin(alpha), np.cos(alpha)
-    global_x, global_y = x * cos_alpha - y * sin_alpha, x * sin_alpha + y * cos_alpha
-    phi = alpha + np.arcsin(np.clip(snp, -1.0, 1.0))
-    offset_x, offset_y = global_x - vertex[:, 0], global_y - vertex[:, 1]
-    curvature = CURVATURE_PER_KG * bz * q_over_pt
+    sin_alpha, cos_alpha = np.sin(parameters.alpha), np.cos(parameters.alpha)
+    snp = np.clip(parameters.snp, -1.0, 1.0)
+    csp = np.sqrt((1.0 - snp) * (1.0 + snp))
+    cos_phi, sin_phi = cos_alpha * csp - sin_alpha * snp, sin_alpha * csp + cos_alpha * snp
+    vertex_x, vertex_y, vertex_z = vertex[:, 0], vertex[:, 1], vertex[:, 2]
+    offset_x = parameters.x * cos_alpha - parameters.y * sin_alpha - vertex_x
+    offset_y = parameters.x * sin_alpha + parameters.y * cos_alpha - vertex_y
+    along = offset_x * cos_phi + offset_y * sin_phi
+    across = offset_y * cos_phi - offset_x * sin_phi
+    curvature = CURVATURE_PER_KG * bz * parameters.q_over_pt
     straight = np.abs(curvature) < _STRAIGHT
     safe = np.where(straight, 1.0, curvature)
 
-    # the centre as seen from the vertex, times the curvature: finite for stiff tracks too
-    centre_x = offset_x * safe - np.sin(phi)
-    centre_y = offset_y * safe + np.cos(phi)
-    phi_curved = np.arctan2(-centre_x, centre_y)
-    path_curved = _wrap(phi_curved - phi) / safe
-    # signed distance of the vertex from the circle, free of cancellation for large radii:
-    # with u the offset, |centre|² − 1 = c²u² + 2c(u_y cos φ − u_x sin φ)
-    excess = safe * (safe * (offset_x**2 + offset_y**2) + 2.0 * (offset_y * np.cos(phi) - offset_x * np.sin(phi)))
-    dca_curved = excess / ((1.0 + np.hypot(centre_x, centre_y)) * safe)
+    # the centre as seen from the vertex, times the curvature: finite for stiff tracks too;
+    # along and across the direction of the track: (c·along, 1 + c·across)
+    centre_along, centre_across = safe * along, 1.0 + safe * across
+    distance = np.hypot(centre_along, centre_across)
+    cos_turn = np.where(straight, 1.0, centre_across / distance)
+    sin_turn = np.where(straight, 0.0, -centre_along / distance)
+    path = np.where(straight, -along, np.arctan2(sin_turn, cos_turn) / safe)
+    # signed distance of the vertex from the circle, (|centre| − 1)/c, free of cancellation for large radii
+    dca_curved = (safe * (along * along + across * across) + 2.0 * across) / (1.0 + distance)
+    dca_xy = np.where(straight, across, dca_curved)
 
-    path_straight = -(offset_x * np.cos(phi) + offset_y * np.sin(phi))
-    dca_straight = offset_y * np.cos(phi) - offset_x * np.sin(phi)
-
-    phi_dca = _wrap(np.where(straight, phi, phi_curved))
-    dca_xy = np.where(straight, dca_straight, dca_curved)
-    path = np.where(straight, path_straight, path_curved)
-    z_dca = z + tgl * path
-    cos_dca, sin_dca = np.cos(phi_dca), np.sin(phi_dca)
+    z_dca = parameters.z + parameters.tgl * path
+    cos_dca = cos_phi * cos_turn - sin_phi * sin_turn
+    sin_dca = sin_phi * cos_turn + cos_phi * sin_turn
     return TrackAtVertex(
-        x=vertex[:, 0] * cos_dca + vertex[:, 1] * sin_dca,
-        y=-vertex[:, 0] * sin_dca + vertex[:, 1] * cos_dca + dca_xy,
+        x=vertex_x * cos_dca + vertex_y * sin_dca,
+        y=-vertex_x * sin_dca + vertex_y * cos_dca + dca_xy,
         z=z_dca,
-        alpha=phi_dca,
+        alpha=np.arctan2(sin_dca, cos_dca),
         dca_xy=dca_xy,
-        dca_z=z_dca - vertex[:, 2],
+        dca_z=z_dca - vertex_z,
     )

@@ -1,49 +1,161 @@
-"""One entry for every input format."""
+"""One entry for every input format: units of a file read in threads, written in order."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from pidflow.config.models import Ingest
-from pidflow.ingest.table import write_tracks
+import numpy as np
+
+from pidflow.errors import PidflowError
+from pidflow.files import sha256
+from pidflow.ingest.formats import Format, format_of
+from pidflow.ingest.reader import Piece, Reader, Request
+from pidflow.ingest.table import READER_VERSION, TrackWriter
+
+_PROGRESS_S = 10.0
+
+
+@dataclass
+class Ingested:
+    """What came of one input file.
+
+    Attributes
+    ----------
+    format
+        Format that was read.
+    counts
+        What was read and dropped.
+    fingerprints
+        Hash of the content of each data frame.
+    """
+
+    format: Format
+    counts: Counter[str] = field(default_factory=lambda: Counter(tracks=0))
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def add(self, piece: Piece) -> None:
+        """Count one unit in."""
+        self.counts.update(piece.counts)
+        self.fingerprints |= piece.fingerprints
+
+
+def reader_of(kind: Format, request: Request) -> Reader:
+    """Return the reader of a format; its imports are paid only by who uses it."""
+    if kind == "ao2d":
+        from pidflow.ingest.ao2d import Ao2dFile
+
+        return Ao2dFile(request)
+    if kind == "pidml":
+        from pidflow.ingest.derived import PidMlFile
+
+        return PidMlFile(request)
+    if kind == "ud":
+        from pidflow.ingest.derived import UdFile
+
+        return UdFile(request)
+    if kind == "esd":
+        from pidflow.ingest.esd import EsdFile
+
+        return EsdFile(request)
+    from pidflow.ingest.flat import FlatFile
+
+    return FlatFile(request)
 
 
 def ingest_file(
-    path: str | Path, output: str | Path, *, source: str, run: int, bz: float, simulation: bool, settings: Ingest
-) -> dict[str, int]:
-    """Read one input file into a track table.
+    request: Request, tracks: str | Path, v0s: str | Path, *, part: int = 1, parts: int = 1, threads: int = 1
+) -> Ingested:
+    """Read one input file, or a part of it, into a track table and a table of V0 candidates.
 
     Parameters
     ----------
-    path, output
-        Input file and Parquet file to write.
-    source
-        Name of the file in the run table.
-    run, bz
-        Run number and magnetic field in kG.
-    simulation
-        Whether the file belongs to the run's simulation.
-    settings
-        The ``ingest`` block of the configuration.
+    request
+        The file and what it must agree with.
+    tracks, v0s
+        Parquet files to write.
+    part, parts
+        Which part of how many, counted from 1; parts are consecutive data frames.
+    threads
+        Units read at a time.
 
     Returns
     -------
-    dict
+    Ingested
         What was read and dropped.
 
     Raises
     ------
     PidflowError
-        If the file is unusable; nothing is left under `output`.
+        If the file is unusable; nothing is left under `tracks` and `v0s`.
     """
-    if settings.format == "ao2d":
-        from pidflow.ingest.ao2d import Ao2dFile
+    settings = request.settings
+    kind = format_of(request.path, settings.tree) if settings.format == "auto" else settings.format
+    ingested = Ingested(kind)
+    reader = reader_of(kind, request)
+    try:
+        units = reader.units()
+        chosen = [units[number] for number in np.array_split(np.arange(len(units)), parts)[part - 1]]
+        with TrackWriter(tracks, v0s) as writer:
+            pieces = _read(reader, chosen, threads if reader.parallel else 1)
+            for piece in _progress(pieces, len(chosen), request.source):
+                ingested.add(piece)
+                writer.write(piece)
+            writer.finish(
+                {
+                    "source": request.source,
+                    "format": kind,
+                    "sha256": sha256(request.path),
+                    "reader_version": READER_VERSION,
+                    "part": [part, parts],
+                    "counts": dict(ingested.counts),
+                    "fingerprints": ingested.fingerprints,
+                }
+            )
+    finally:
+        reader.close()
+    return ingested
 
-        ao2d = Ao2dFile(path, source=source, run=run, bz=bz, simulation=simulation)
-        write_tracks(ao2d.tables(), output, path, ao2d.counts)
-        return ao2d.counts
-    from pidflow.ingest.flat import FlatFile
 
-    flat = FlatFile(path, source=source, run=run, settings=settings, simulation=simulation)
-    write_tracks(flat.tables(), output, path, flat.counts)
-    return flat.counts
+def _read(reader: Reader, units: Sequence[Any], threads: int) -> Iterator[Piece]:
+    """Yield the pieces in order; at most one more than `threads` are in memory."""
+    if threads == 1:
+        yield from map(reader.read, units)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        left = iter(units)
+        pending: deque[Future[Piece]] = deque(pool.submit(reader.read, unit) for unit in islice(left, threads + 1))
+        try:
+            while pending:
+                piece = pending.popleft().result()
+                pending.extend(pool.submit(reader.read, unit) for unit in islice(left, 1))
+                yield piece
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _progress(pieces: Iterator[Piece], total: int, source: str) -> Iterator[Piece]:
+    start = shown = time.monotonic()
+    tracks = 0
+    for number, piece in enumerate(pieces, start=1):
+        tracks += piece.tracks.num_rows
+        yield piece
+        now = time.monotonic()
+        if now - shown > _PROGRESS_S:
+            shown = now
+            left = (now - start) / number * (total - number)
+            rate = tracks / (now - start)
+            print(f"{source}: {number}/{total}, {tracks:,} tracks, {rate:,.0f} tracks/s, {left:.0f} s left", flush=True)
+
+
+def skip_file(request: Request, tracks: str | Path, v0s: str | Path, error: PidflowError) -> None:
+    """Write empty tables in place of a file that could not be read, with the reason in their metadata."""
+    with TrackWriter(tracks, v0s) as writer:
+        writer.finish({"source": request.source, "skipped": str(error), "reader_version": READER_VERSION})

@@ -1,18 +1,76 @@
-"""Checks that hold for every ROOT file."""
+"""Opening of ROOT files: one handle per thread, damage told in one sentence, TMap."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import uproot
+from uproot.source.file import MultithreadedFileSource
 
 from pidflow.errors import PidflowError
 
 
-def require_whole(path: Path, file: Any) -> None:
-    """Raise `PidflowError` if a ROOT file that uproot opened is shorter than its header says.
+@contextlib.contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what uproot raises on damaged files into a `PidflowError` that names the file."""
+    try:
+        yield
+    except PidflowError:
+        raise
+    except Exception as error:  # damage shows as many exception types, struct.error and KeyError among them
+        reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:120]
+        raise PidflowError(f"{path}: damaged or truncated file ({reason}); transfer or produce it again") from error
 
-    A file that lost its end can still be read where the lost bytes belong to columns that nobody asks for.
+
+class RootFile:
+    """A local ROOT file that several threads read, each through its own handle.
+
+    Caches are off and the file is not mapped into memory, so that memory does not grow with the file.
     """
-    size, expected = path.stat().st_size, file.file.fEND
-    if size < expected:
-        raise PidflowError(f"{path}: damaged or truncated file ({size} of {expected} bytes); transfer it again")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._own = threading.local()
+        self._handles: list[Any] = []
+
+    def handle(self) -> Any:
+        """Return the calling thread's open file.
+
+        Raises
+        ------
+        PidflowError
+            If the file cannot be opened or is shorter than its header says: one that lost its end can
+            still be read where the lost bytes belong to columns that nobody asks for.
+        """
+        if not hasattr(self._own, "handle"):
+            with damage_told(self.path):
+                handle = uproot.open(
+                    self.path,
+                    handler=MultithreadedFileSource,
+                    num_workers=1,
+                    object_cache=None,
+                    array_cache=None,
+                )
+                size, expected = self.path.stat().st_size, handle.file.fEND
+                if size < expected:
+                    handle.close()
+                    raise PidflowError(
+                        f"{self.path}: damaged or truncated file ({size} of {expected} bytes); transfer it again"
+                    )
+            self._own.handle = handle
+            self._handles.append(handle)
+        return self._own.handle
+
+    def close(self) -> None:
+        """Close the handles of all threads."""
+        for handle in self._handles:
+            handle.close()
+
+
+def top_keys(handle: Any) -> set[str]:
+    """Return the names at the top of a file or folder, without cycle numbers."""
+    return set(handle.keys(recursive=False, cycle=False))

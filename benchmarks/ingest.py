@@ -1,0 +1,224 @@
+"""Rate and memory of ingestion: raw AO2D to track table, beside uproot alone and the plain way with pandas.
+
+Run as ``make bench-ingest``. Prints a table and writes ``benchmarks/results/ingest.json``. Every measurement is a
+process of its own; the rate is that of the steady state, (tracks of the large − of the small file) / (difference of
+their times). The files are example data: a simulated data frame, repeated with noise on every float so that it
+compresses as real data does, zstd as AO2D files are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RUN, BZ = 900001, -5.0
+FRAME_TRACKS = 50_000
+FRAMES = {"small": 8, "large": 80}
+ROUNDS = 3
+RESULTS = Path(__file__).parent / "results" / "ingest.json"
+
+
+# the files
+
+
+def write_files(folder: Path) -> dict[str, int]:
+    """Write the small and the large file; return their numbers of tracks."""
+    import uproot
+
+    from pidflow.simulate import ao2d
+    from pidflow.simulate.production import simulate_file
+
+    seed = folder / "seed.root"
+    simulate_file(
+        seed, run=RUN, bz=BZ, sample="data", events=4000, frames=1, seed=1, shift="none", truth=folder / "seed.parquet"
+    )
+    with uproot.open(seed) as file:
+        frame = next(key for key in file.keys(recursive=False))
+        tables = {
+            name.split(";")[0]: tree.arrays(library="np") for name, tree in file[frame].items() if "mc" not in name
+        }
+    copies = FRAME_TRACKS // len(tables["O2track_iu"]["fX"]) + 1
+    rng = np.random.default_rng(1)
+    tracks = {}
+    for name, frames in FRAMES.items():
+        tracks[name] = 0
+        with uproot.recreate(folder / f"{name}.root", compression=uproot.ZSTD(5)) as file:
+            for number in range(frames):
+                content = _repeated(tables, copies, rng)
+                ao2d.write_frame(file, (RUN << 32) + number, content)
+                tracks[name] += len(content["O2track_iu"]["fX"])
+    return tracks
+
+
+def _repeated(tables: dict[str, Any], copies: int, rng: np.random.Generator) -> dict[str, dict[str, np.ndarray]]:
+    collisions = len(tables["O2collision_001"]["fPosX"])
+    bcs = len(tables["O2bc_001"]["fRunNumber"])
+    result: dict[str, dict[str, np.ndarray]] = {}
+    for name, table in tables.items():
+        result[name] = {}
+        for leaf, values in table.items():
+            whole = np.tile(values, copies)
+            if values.dtype == np.float32:
+                whole = np.where(whole == -999, whole, whole * (1 + 1e-3 * rng.standard_normal(len(whole))))
+            step = {"fIndexCollisions": collisions, "fIndexBCs": bcs}.get(leaf)
+            if step is not None:
+                shift = np.repeat(np.arange(copies) * step, len(values))
+                whole = np.where(whole >= 0, whole + shift, whole)
+            result[name][leaf] = whole
+    return result
+
+
+# what is measured, each in its own process
+
+
+def ingest(path: Path, folder: Path) -> None:
+    """Run the workflow's own ingestion in two threads."""
+    from pidflow.config.models import Ingest
+    from pidflow.ingest.read import ingest_file
+    from pidflow.ingest.reader import Request
+
+    request = Request(
+        path=path, source=path.name, run=RUN, period="EX22a", recopass="apass1", bz=BZ, simulation=False,
+        settings=Ingest(),
+    )  # fmt: skip
+    ingest_file(request, folder / "tracks.parquet", folder / "v0s.parquet", threads=2)
+
+
+def _columns() -> dict[str, tuple[str, ...]]:
+    from pidflow.ingest import ao2d
+
+    return {
+        "O2track_iu": ao2d._TRACK,
+        "O2trackextra_002": (*ao2d._EXTRA, ao2d._ITS_SIZES),
+        "O2collision_001": ao2d._COLLISION,
+        "O2bc_001": ("fRunNumber",),
+    }
+
+
+def _read_frame(file: Any, frame: str, library: str) -> list[Any]:
+    return [file[f"{frame}/{table}"].arrays(list(names), library=library) for table, names in _columns().items()]
+
+
+def uproot_alone(path: Path, folder: Path) -> None:
+    """Read the same columns with uproot, and do nothing with them."""
+    import uproot
+
+    with uproot.open(path) as file:
+        for frame in file.keys(recursive=False, cycle=False):
+            _read_frame(file, frame, "np")
+
+
+def uproot_threads(path: Path, folder: Path) -> None:
+    """Read the same columns with uproot in two threads."""
+    import uproot
+
+    def read(frames: list[str]) -> None:
+        with uproot.open(path) as file:
+            for frame in frames:
+                _read_frame(file, frame, "np")
+
+    with uproot.open(path) as file:
+        frames = list(file.keys(recursive=False, cycle=False))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(read, (frames[::2], frames[1::2])))
+
+
+def pandas_way(path: Path, folder: Path) -> None:
+    """Read every data frame into pandas, concatenate, write one file: no propagation, no checks."""
+    import pandas as pd
+    import uproot
+
+    parts = []
+    with uproot.open(path) as file:
+        for frame in file.keys(recursive=False, cycle=False):
+            track, extra, collision, _ = _read_frame(file, frame, "pd")
+            joined = pd.concat([track, extra], axis=1)
+            parts.append(joined.merge(collision, left_on="fIndexCollisions", right_index=True))
+    pd.concat(parts, ignore_index=True).to_parquet(folder / "tracks.parquet")
+
+
+WAYS: dict[str, Callable[[Path, Path], None]] = {
+    "ingest": ingest,
+    "uproot_alone": uproot_alone,
+    "uproot_threads": uproot_threads,
+    "pandas_way": pandas_way,
+}
+
+
+def measure(way: str, path: Path) -> tuple[float, float]:
+    """Return wall time in s and peak resident memory in MiB of one way on one file."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, __file__, "--only", way, str(path)])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{way} failed on {path}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure all ways in turn, several rounds, and report medians."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tracks = write_files(folder)
+        times: dict[tuple[str, str], list[float]] = {}
+        peaks: dict[tuple[str, str], list[float]] = {}
+        for round_number in range(ROUNDS):
+            for way in WAYS:
+                for size in FRAMES:
+                    taken, peak = measure(way, folder / f"{size}.root")
+                    times.setdefault((way, size), []).append(taken)
+                    peaks.setdefault((way, size), []).append(peak)
+            print(f"round {round_number + 1}/{ROUNDS}", flush=True)
+        megabytes = (folder / "large.root").stat().st_size / 1e6
+    more = tracks["large"] - tracks["small"]
+    seconds = {key: statistics.median(values) for key, values in times.items()}
+    memory = {key: statistics.median(values) for key, values in peaks.items()}
+    rates = {way: more / (seconds[way, "large"] - seconds[way, "small"]) for way in WAYS}
+    print(f"\n{'':16}{'tracks/s':>12}{'s, large':>10}{'MiB, small':>12}{'MiB, large':>12}")
+    for way in WAYS:
+        print(
+            f"{way:16}{rates[way]:12,.0f}{seconds[way, 'large']:10.2f}{memory[way, 'small']:12.0f}"
+            f"{memory[way, 'large']:12.0f}"
+        )
+    result = {
+        "tracks_per_second": round(rates["ingest"]),
+        "ratio_to_uproot_read": rates["ingest"] / rates["uproot_alone"],
+        "ratio_to_uproot_read_two_threads": rates["ingest"] / rates["uproot_threads"],
+        "peak_rss_mib": memory["ingest", "large"],
+        "peak_rss_ratio_10x": memory["ingest", "large"] / memory["ingest", "small"],
+        "ratio_to_pandas_way": rates["ingest"] / rates["pandas_way"],
+        "peak_rss_mib_pandas_way": memory["pandas_way", "large"],
+        "tracks_large": tracks["large"],
+        "megabytes_large": megabytes,
+        "start_up_s": seconds["ingest", "small"] - tracks["small"] / rates["ingest"],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"\n{RESULTS}")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs=2, metavar=("WAY", "FILE"))
+    arguments = parser.parse_args()
+    if arguments.only:
+        with tempfile.TemporaryDirectory() as scratch:
+            WAYS[arguments.only[0]](Path(arguments.only[1]), Path(scratch))
+    else:
+        main()

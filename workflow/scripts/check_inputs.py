@@ -1,0 +1,16 @@
+"""Check the input files of a sample together: what was skipped, and whether a data frame came twice.
+
+Input: track tables. Output: JSON of `pidflow.ingest.inputs`.
+"""
+
+from pidflow.jobs import job
+
+with job(snakemake.log[0]):
+    from pidflow.config.models import BadFiles
+    from pidflow.ingest.inputs import check_inputs
+
+    check_inputs(
+        snakemake.input.tracks,
+        snakemake.output.inputs,
+        policy=BadFiles.model_validate(snakemake.params.policy),
+    )
