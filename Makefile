@@ -1,5 +1,6 @@
 # make demo    install, run the example production, say where the report is
 # make test    install what tests need, run them all
+# make bench   measure, print tables, write benchmarks/results (bench-ingest: one topic)
 # make check   formatting, lint and types
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs
+.PHONY: demo test bench check docs
 
 $(VENV)/demo: requirements.lock
 	@echo "Installing into $(VENV) (two to three minutes)"
@@ -26,6 +27,11 @@ demo: $(VENV)/demo
 
 test: $(VENV)/test
 	@$(BIN)/python -m pytest
+
+bench: bench-ingest
+
+bench-%: $(VENV)/demo
+	@PYTHONPATH=workflow/scripts $(BIN)/python benchmarks/$*.py
 
 check: $(VENV)/test
 	@$(BIN)/snakemake --lint

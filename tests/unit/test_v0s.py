@@ -451,6 +451,8 @@ def test_kinds_reject_each_other(frames: list[Frame]) -> None:
 def test_excluded_tracks_and_empty_frames(frames: list[Frame]) -> None:
     frame = frames[0]
     assert len(frame.find(candidate=np.zeros(len(frame.collision), dtype=bool))) == 0
+    orphan = np.where(np.arange(len(frame.collision)) % 2 == 0, frame.collision, -1)
+    assert (frame.find(collision=orphan).positive % 2 == 0).all()
     radius = np.hypot(frame.parameters.x, frame.parameters.y)
     settings = LOOSE.model_copy(update={"beyond_innermost_max": 1.0})
     anywhere = frame.find(settings, innermost=None)
@@ -552,6 +554,12 @@ def test_peak_and_intervals_are_those_of_the_counts() -> None:
     assert peak["peak"]["position"] == pytest.approx(1.1158, abs=4 * peak["peak"]["position_error"])
     assert peak["peak"]["width"] == pytest.approx(0.001, abs=4 * peak["peak"]["width_error"])
     assert peak["peak"]["position_error"] == pytest.approx(1.2533 * 0.001 / math.sqrt(4000), rel=0.05)
+    toys = [summarise([spectrum(1, rng.normal(1.115683, 0.001, 400))], V0Cuts()) for _ in range(300)]
+    for name in ("position", "width"):
+        values, errors = np.array(
+            [[toy["kinds"]["lambda"]["peak"][key] for key in (name, f"{name}_error")] for toy in toys]
+        ).T
+        assert np.std(values) == pytest.approx(errors.mean(), rel=0.15)
     few = summarise([spectrum(0, np.full(5, 0.4976)), spectrum(2, np.empty(0))], V0Cuts())
     # no count in the sidebands: the mean is below 1.841 at one standard deviation
     assert few["kinds"]["k0s"]["background"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(1.841, abs=1e-3)}

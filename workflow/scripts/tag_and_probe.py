@@ -13,5 +13,5 @@ with job(snakemake.log[0]):
     cuts = V0Cuts.model_validate(snakemake.params.v0)
     tables = list(snakemake.input.v0s)
     summary = write_summary(tables, snakemake.output.summary, cuts=cuts)
-    title = f"Run {snakemake.wildcards.run}"
+    title = f"Run {snakemake.wildcards.run}, {snakemake.wildcards.sample}"
     plot_v0s(tables, summary, snakemake.output.figure, cuts=cuts, title=title)

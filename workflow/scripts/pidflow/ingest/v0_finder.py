@@ -24,11 +24,15 @@ _LEAST_CURVATURE = 1e-7
 """1/cm; a radius of 100 km, on whose circle the start of the search is looked for at least."""
 
 _NEWTON_STEPS = 8
-_CONVERGED_CM = 1e-5
+_CONVERGED_CM = 1e-3
+"""Last step of the search; the next one would be of the order of its square over the radius."""
+
+_LONGEST_STEP_CM = 50.0
+"""Keeps nearly parallel tracks, whose least distance is nowhere in particular, in the detector."""
 
 _FAR_CM = 2.0
 """Legs that are further apart along the beam where their circles cross are no pair."""
-_PAIRS_AT_A_TIME = 8192
+_PAIRS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -140,25 +144,33 @@ def _closest(first: _Helices, second: _Helices) -> ClosestApproach:
 
 
 def _from_start(first: _Helices, second: _Helices, s1: Array, s2: Array) -> ClosestApproach:
+    active = np.arange(len(s1))
     for _ in range(_NEWTON_STEPS):
-        r1, t1 = first.at(s1)
-        r2, t2 = second.at(s2)
-        apart = r1 - r2
-        g1, g2 = np.sum(apart * t1, axis=0), -np.sum(apart * t2, axis=0)
-        h12 = -np.sum(t1 * t2, axis=0)
-        flat1, flat2 = 1.0 + first.tgl**2, 1.0 + second.tgl**2
-        h11 = flat1 + first.curvature * (apart[1] * t1[0] - apart[0] * t1[1])
-        h22 = flat2 - second.curvature * (apart[1] * t2[0] - apart[0] * t2[1])
-        convex = (h11 > 0) & (h22 > 0) & (h11 * h22 > h12 * h12)
-        h11, h22 = np.where(convex, h11, flat1), np.where(convex, h22, flat2)
-        determinant = np.maximum(h11 * h22 - h12 * h12, 1e-12)
-        step1, step2 = (h22 * g1 - h12 * g2) / determinant, (h11 * g2 - h12 * g1) / determinant
-        s1, s2 = s1 - step1, s2 - step2
-        if max(np.abs(step1).max(initial=0.0), np.abs(step2).max(initial=0.0)) < _CONVERGED_CM:
+        step1, step2 = _newton_step(first[active], second[active], s1[active], s2[active])
+        s1[active] -= np.clip(step1, -_LONGEST_STEP_CM, _LONGEST_STEP_CM)
+        s2[active] -= np.clip(step2, -_LONGEST_STEP_CM, _LONGEST_STEP_CM)
+        active = active[np.maximum(np.abs(step1), np.abs(step2)) > _CONVERGED_CM]
+        if not len(active):
             break
     r1, t1 = first.at(s1)
     r2, t2 = second.at(s2)
     return ClosestApproach(r1, r2, t1, t2)
+
+
+def _newton_step(first: _Helices, second: _Helices, s1: Array, s2: Array) -> tuple[Array, Array]:
+    """Return the steps [n] back from path lengths towards the least distance."""
+    r1, t1 = first.at(s1)
+    r2, t2 = second.at(s2)
+    apart = r1 - r2
+    g1, g2 = np.sum(apart * t1, axis=0), -np.sum(apart * t2, axis=0)
+    h12 = -np.sum(t1 * t2, axis=0)
+    flat1, flat2 = 1.0 + first.tgl**2, 1.0 + second.tgl**2
+    h11 = flat1 + first.curvature * (apart[1] * t1[0] - apart[0] * t1[1])
+    h22 = flat2 - second.curvature * (apart[1] * t2[0] - apart[0] * t2[1])
+    convex = (h11 > 0) & (h22 > 0) & (h11 * h22 > h12 * h12)
+    h11, h22 = np.where(convex, h11, flat1), np.where(convex, h22, flat2)
+    determinant = np.maximum(h11 * h22 - h12 * h12, 1e-12)
+    return (h22 * g1 - h12 * g2) / determinant, (h11 * g2 - h12 * g1) / determinant
 
 
 def _transverse_start(first: _Helices, second: _Helices) -> tuple[Array, Array, Array]:
@@ -308,7 +320,7 @@ def find_v0s(
     parameters
         Tracks anywhere on their helix, [n]; usable where `candidate`.
     collision
-        Row of each track's collision in `vertex`, [n].
+        Row of each track's collision in `vertex`, [n]; a track with a negative one is left out.
     vertex
         Of each collision in the laboratory, cm, float64 [m, 3].
     dca_xy
@@ -335,7 +347,8 @@ def find_v0s(
     kind uses a track once: a candidate stays if it points back better than all others of its kind
     that share a leg with it. Pairs are looked at in groups of bounded size.
     """
-    sign = np.where(candidate & (np.abs(dca_xy) > settings.dca_xy_min), np.sign(parameters.q_over_pt), 0.0)
+    displaced = candidate & (collision >= 0) & (np.abs(dca_xy) > settings.dca_xy_min)
+    sign = np.where(displaced, np.sign(parameters.q_over_pt), 0.0)
     limit = np.full(len(sign), np.inf) if innermost is None else innermost
     found = []
     for positive, negative in _pairs(sign, collision):
@@ -434,9 +447,9 @@ class _Decay:
         Transverse length of the flight, cm, and cosine of its angle to the momentum, [n].
     """
 
-    def __init__(self, approach: ClosestApproach, legs: _Legs, weight: Array | float) -> None:
+    def __init__(self, approach: ClosestApproach, legs: _Legs) -> None:
         self.approach = approach
-        self.position = weight * approach.first + (1.0 - weight) * approach.second
+        self.position = approach.middle
         self.flight = self.position - legs.vertex
         self.positive = legs.positive_pt * approach.first_direction
         self.negative = legs.negative_pt * approach.second_direction
@@ -472,7 +485,7 @@ def _select(legs: _Legs, first: _Helices, second: _Helices, cuts: V0Cuts) -> lis
     s1, s2, apart = _transverse_start(first, second)
     near = np.flatnonzero(apart < _FAR_CM)
     legs_near = legs[near]
-    decay = _Decay(_from_start(first[near], second[near], s1[near], s2[near]), legs_near, 0.5)
+    decay = _Decay(_from_start(first[near], second[near], s1[near], s2[near]), legs_near)
     meet = decay.approach.distance < cuts.dca_daughters_max
     mass = [decay.mass(kind.positive, kind.negative) for kind in KINDS[:-1]]
     k0s, *hyperons = (
@@ -500,9 +513,7 @@ class _Photons(NamedTuple):
 
 def _photons(legs: _Legs, first: _Helices, second: _Helices, cuts: V0Cuts) -> _Photons:
     """Return which pairs may be conversions, and what they are then."""
-    # radii of circles as weights: the point that divides the line of centres as the circles do
-    weight = legs.negative_pt / (legs.positive_pt + legs.negative_pt)
-    decay = _Decay(_parallel(first, second), legs, weight)
+    decay = _Decay(_parallel(first, second), legs)
     gap = np.abs(decay.approach.first - decay.approach.second)
     allowed = (np.hypot(gap[0], gap[1]) < cuts.conversion_gap_max) & (gap[2] < cuts.conversion_gap_max)
     allowed &= decay.points_back(legs, cuts, cuts.conversion_radius_min, 2.0 * cuts.beyond_innermost_max)
