@@ -127,7 +127,7 @@ def whole_file(name: str, folder: Path) -> Path:
     rng = np.random.default_rng(3)
     columns = {"P": rng.uniform(1, 5, 300), "PT": rng.uniform(0.1, 1, 300), "dEdx": rng.uniform(30, 90, 300)}
     if name.endswith(".parquet"):
-        pq.write_table(pa.table(columns), folder / name)
+        pq.write_table(pa.table(columns), folder / name, write_page_checksum=True)
     else:
         with uproot.recreate(folder / name) as file:
             file.mktree("tracks", dict.fromkeys(columns, "f8")).extend(columns)

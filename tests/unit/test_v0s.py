@@ -136,11 +136,13 @@ def tables(frames: list[Frame], folder: Path, settings: V0Cuts) -> list[Path]:
         n = len(frame.collision)
         table = v0_table(
             frame.find(settings),
-            source="file.root",
-            data_frame=number,
-            run=900001,
-            row=np.arange(n, dtype=np.int32) + 7,
-            collision_id=frame.collision.astype(np.uint64) + np.uint64(2**63),
+            {
+                "source": "file.root",
+                "data_frame": np.full(n, number),
+                "run": np.full(n, 900001),
+                "row": np.arange(n, dtype=np.int32) + 7,
+                "collision_id": frame.collision.astype(np.uint64) + np.uint64(2**63),
+            },
         )
         paths.append(folder / f"{number}.parquet")
         pq.write_table(table, paths[-1])

@@ -21,6 +21,7 @@ from pidflow.ingest.o2_columns import ITS_MAP, ITS_SIZES, TruthNames, its_column
 from pidflow.ingest.reader import Columns, Piece, masked_unless, measured, recorded
 from pidflow.ingest.table import to_table
 from pidflow.ingest.tof import tof_columns, tracked_time
+from pidflow.ingest.v0_finder import find_v0s, v0_table
 from pidflow.physics import C_CM_PER_PS
 
 _PARAMETERS = ("fX", "fY", "fZ", "fAlpha", "fSnp", "fTgl", "fSigned1Pt")
@@ -94,16 +95,32 @@ class Ao2dFile(FrameReader):
 
         index = index[kept]
         vertices = np.stack([collision[name] for name in _COLLISION[:3]], axis=1).astype(np.float64)
-        columns = self.identity(frame, kept, collision_ids(request.source, frame.number, index))
-        columns |= kinematics(parameters[kept], vertices[index], request.bz)
-        columns |= _detectors(
+        identity = self.identity(frame, kept, collision_ids(request.source, frame.number, index))
+        parameters = parameters[kept]
+        at_vertex = kinematics(parameters, vertices[index], request.bz)
+        detectors = _detectors(
             {name: values[kept] for name, values in extra.items()},
-            tgl=parameters.tgl[kept],
+            tgl=parameters.tgl,
             run2=track["fTrackType"][kept] == _RUN2_TRACK,
             index=index,
             collision=collision,
         )
-        return Piece(to_table(columns | truth), counts, {f"DF_{frame.number}": content} if n_tracks else {})
+        v0s = find_v0s(
+            parameters,
+            collision=index,
+            vertex=vertices,
+            dca_xy=at_vertex["dca_xy"],
+            candidate=detectors["has_tpc"],
+            bz=request.bz,
+            settings=request.settings.v0,
+            innermost=np.hypot(parameters.x, parameters.y) if tracks == "O2track_iu" else None,
+        )
+        return Piece(
+            to_table(identity | at_vertex | detectors | truth),
+            counts,
+            {f"DF_{frame.number}": content} if n_tracks else {},
+            v0_table(v0s, identity),
+        )
 
     def _joined(
         self, frame: Frame, tracks: str, n: int, table: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from pidflow.ingest.reader import Columns, Piece, Reader, Request, masked_unless
 from pidflow.ingest.rootfile import RootFile, damage_told
 from pidflow.ingest.table import to_table
 from pidflow.ingest.tof import TRACKING_MASS, tof_columns
+from pidflow.ingest.v0_finder import find_v0s, v0_table
 from pidflow.physics import C_CM_PER_PS
 
 TRACKS_PER_UNIT = 50_000
@@ -214,25 +215,38 @@ class EsdFile(Reader):
             "fake_labels": 0,
         }
         entry = events.start + tracks.event
-        columns: Columns = {
+        identity: Columns = {
             "source": request.source,
             "data_frame": entry[kept],
             "row": tracks.row[kept].astype(np.int32),
             "run": np.full(len(kept), request.run, dtype=np.int32),
             "collision_id": collision_ids(request.source, 0, entry[kept]),
         }
-        columns |= kinematics(parameters[kept], vertex[kept], request.bz)
+        parameters = parameters[kept]
+        at_vertex = kinematics(parameters, vertex[kept], request.bz)
         detectors = its_columns(tracks) | tpc_columns(tracks) | trd_columns(tracks)
         variance = tracks.members["fC"][:, _SIGMA_1PT2].astype(np.float64)
         detectors["sigma_1pt"] = np.sqrt(np.where(variance > 0, variance, np.nan))
-        columns |= {name: values[kept] for name, values in detectors.items()}
-        columns |= _tof_columns(tree, events, tracks, kept)
+        detectors = {name: values[kept] for name, values in detectors.items()}
+        v0s = find_v0s(
+            parameters,
+            collision=tracks.event[kept],
+            vertex=events.vertex,
+            dca_xy=at_vertex["dca_xy"],
+            candidate=detectors["has_tpc"],
+            bz=request.bz,
+            settings=request.settings.v0,
+        )
+        truth: Columns = {}
         if self._truth is not None:
             truth, counts["fake_labels"] = self._truth.truth(entry[kept], tracks.members["fLabel"][kept])
-            columns |= truth
         name = f"events {events.start}-{events.stop - 1}"
-        content = fingerprint(tracks.members["fP"])
-        return Piece(to_table(columns), counts, {name: content} if len(tracks.row) else {})
+        return Piece(
+            to_table(identity | at_vertex | detectors | _tof_columns(tree, events, tracks, kept) | truth),
+            counts,
+            {name: fingerprint(tracks.members["fP"])} if len(tracks.row) else {},
+            v0_table(v0s, identity),
+        )
 
 
 def event_ranges(sizes: Counts, tracks_per_unit: int = TRACKS_PER_UNIT) -> list[tuple[int, int]]:

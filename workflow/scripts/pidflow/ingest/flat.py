@@ -68,7 +68,7 @@ class FlatFile(Reader):
         with self.path.open("rb") as stream:
             is_parquet = stream.read(4) == b"PAR1"
         if is_parquet:
-            parquet = self._file = pq.ParquetFile(self.path)
+            parquet = self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
             self._require(set(parquet.schema_arrow.names))
             self._batches = (batch.to_pandas() for batch in parquet.iter_batches(self.settings.batch_rows))
             return int(parquet.metadata.num_rows)

@@ -53,7 +53,7 @@ class Frame:
     def __init__(self, path: Any, folder: Any, name: str, versions: Mapping[str, tuple[str, ...]]) -> None:
         self.number = int(name[3:])
         self.where = f"{path}: data frame {name}"
-        self._folder, self._versions = folder, versions
+        self._path, self._folder, self._versions = path, folder, versions
         self._names = top_keys(folder)
 
     def version(self, table: str) -> str | None:
@@ -78,7 +78,8 @@ class Frame:
     def rows(self, table: str) -> int:
         """Return the number of rows of a table, 0 if the frame has none of that name."""
         name = self.version(table)
-        return int(self._folder[name].num_entries) if name else 0
+        with damage_told(self._path):
+            return int(self._folder[name].num_entries) if name else 0
 
     def read(self, table: str, columns: Iterable[str], optional: Iterable[str] = ()) -> Columns:
         """Return columns of a table, [n]; a list column counts by its first entry, -1 if it has none.
@@ -101,16 +102,18 @@ class Frame:
         if name is None:
             shown = ", ".join(sorted(self._names)[:6]) or "nothing"
             raise PidflowError(f"{self.where} lacks the table {table} (it holds {shown}); give a file that has it")
-        tree = self._folder[name]
-        present = set(tree.keys(recursive=False))
+        with damage_told(self._path):
+            tree = self._folder[name]
+            present = set(tree.keys(recursive=False))
         if absent := [column for column in columns if column not in present]:
             raise PidflowError(f"{self.where}, table {name} lacks the column {absent[0]}; give a file written with it")
         wanted = [*columns, *(column for column in optional if column in present)]
         lists = [column for column in wanted if column.startswith("fIndexArray_")]
         flat = [column for column in wanted if column not in lists]
-        arrays: Columns = tree.arrays(flat, library="np") if flat else {}
-        for column in lists:
-            arrays[column] = ak.to_numpy(ak.fill_none(ak.firsts(tree[column].array(library="ak")), -1))
+        with damage_told(self._path):
+            arrays: Columns = tree.arrays(flat, library="np") if flat else {}
+            for column in lists:
+                arrays[column] = ak.to_numpy(ak.fill_none(ak.firsts(tree[column].array(library="ak")), -1))
         self._require_whole(name, tree.num_entries, arrays)
         return arrays
 
@@ -142,8 +145,8 @@ class FrameReader(Reader):
     def read(self, unit: str) -> Piece:
         """Read the data frame of that name."""
         with damage_told(self.request.path):
-            folder = self._file.handle()[unit]
-            return self.piece(Frame(self.request.path, folder, unit, self.versions))
+            frame = Frame(self.request.path, self._file.handle()[unit], unit, self.versions)
+        return self.piece(frame)
 
     def close(self) -> None:
         """Close the file in every thread."""

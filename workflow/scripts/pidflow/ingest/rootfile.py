@@ -19,7 +19,7 @@ def damage_told(path: Path) -> Iterator[None]:
     """Turn what uproot raises on damaged files into a `PidflowError` that names the file."""
     try:
         yield
-    except PidflowError:
+    except (PidflowError, NameError, ImportError):  # told already, or no fault of the file
         raise
     except Exception as error:  # damage shows as many exception types, struct.error and KeyError among them
         reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:120]

@@ -20,20 +20,28 @@ from pidflow.v0s import schema as v0_schema
 
 READER_VERSION = 2
 _ROWS_PER_GROUP = 50_000
+_TRACKS = schema()
 _SETTINGS = {"compression": "lz4"}
 
 
-def to_table(columns: Mapping[str, Any]) -> pa.Table:
-    """Return a track table of the columns given, each [n] or one text; a column that is absent becomes null.
+def to_table(columns: Mapping[str, Any], fields: pa.Schema = _TRACKS) -> pa.Table:
+    """Return a table of the columns given, each [n] or one text; a column that is absent becomes null.
 
     A value that is not finite becomes null, and masked entries of a masked array.
+
+    Parameters
+    ----------
+    columns
+        By name; ``row`` must be an array.
+    fields
+        Schema of the table, that of tracks unless said otherwise.
     """
     length = len(columns["row"])
     arrays = [
         _array(columns[field.name], field.type, length) if field.name in columns else pa.nulls(length, field.type)
-        for field in schema()
+        for field in fields
     ]
-    return pa.Table.from_arrays(arrays, schema=schema())
+    return pa.Table.from_arrays(arrays, schema=fields)
 
 
 def _array(values: Any, wanted: pa.DataType, length: int) -> pa.Array:
@@ -41,6 +49,8 @@ def _array(values: Any, wanted: pa.DataType, length: int) -> pa.Array:
         text = values.encode()
         offsets = np.arange(length + 1, dtype=np.int32) * np.int32(len(text))
         return pa.Array.from_buffers(wanted, length, [None, pa.py_buffer(offsets), pa.py_buffer(text * length)])
+    if pa.types.is_string(wanted):
+        return pa.array(values.tolist(), wanted)
     data = np.ma.getdata(values)
     valid = ~np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else None
     if data.dtype.kind == "f":
@@ -73,7 +83,7 @@ class TrackWriter:
 
     def __enter__(self) -> Self:
         writers = []
-        for path, columns in zip(self._paths, (schema(), v0_schema()), strict=True):
+        for path, columns in zip(self._paths, (_TRACKS, v0_schema()), strict=True):
             temporary = self._stack.enter_context(replacing(path))
             strings = [field.name for field in columns if pa.types.is_string(field.type)]
             writer = pq.ParquetWriter(temporary, columns, use_dictionary=strings, **_SETTINGS)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from pidflow.config.v0 import V0Cuts
 from pidflow.ingest.helix import Array, TrackParameters
+from pidflow.ingest.reader import Columns
+from pidflow.ingest.table import to_table
 from pidflow.physics import CURVATURE_PER_KG, species_of
 from pidflow.v0s import KINDS, REGIONS, schema
 
@@ -367,50 +369,33 @@ def find_v0s(
     return joined[kept[np.lexsort((joined.positive[kept], joined.kind[kept]))]]
 
 
-def v0_table(
-    v0s: V0s,
-    *,
-    source: str,
-    data_frame: int,
-    run: int,
-    row: NDArray[np.integer],
-    collision_id: NDArray[np.uint64],
-) -> pa.Table:
-    """Return the V0 table of one data frame: two rows for each candidate, the positive leg first.
+def v0_table(v0s: V0s, tracks: Columns) -> pa.Table:
+    """Return the V0 table of some tracks: two rows for each candidate, the positive leg first.
 
     Parameters
     ----------
     v0s
         What `find_v0s` gave.
-    source, data_frame, run
-        Identity of the data frame.
-    row, collision_id
-        Row in the track tree, and collision's identifier, of each track given to `find_v0s`, [n].
+    tracks
+        Columns that identify the tracks given to `find_v0s` (`pidflow.tracks.ROW_ID`, run and collision), [n].
     """
-    n = len(v0s)
     track = np.stack([v0s.positive, v0s.negative], axis=1).ravel()
-    leg = np.array([(kind.positive, kind.negative) for kind in KINDS])[v0s.kind].ravel()
-    columns = {
-        "source": np.full(2 * n, source, dtype=object),
-        "data_frame": np.full(2 * n, data_frame),
-        "row": row[track],
-        "run": np.full(2 * n, run),
-        "collision_id": collision_id[track],
-        "v0": np.repeat(np.arange(n), 2),
-        "kind": np.array([kind.key for kind in KINDS], dtype=object)[np.repeat(v0s.kind, 2)],
-        "region": np.array(REGIONS, dtype=object)[np.repeat(v0s.region, 2)],
-        "leg_pdg_code": leg,
-        "mass": np.repeat(v0s.mass, 2),
-        "v0_pt": np.repeat(v0s.pt, 2),
-        "radius": np.repeat(v0s.radius, 2),
-        "cos_pointing": np.repeat(v0s.cos_pointing, 2),
-        "dca_daughters": np.repeat(v0s.dca_daughters, 2),
-        "alpha": np.repeat(v0s.alpha, 2),
-        "qt": np.repeat(v0s.qt, 2),
+    number = np.repeat(np.arange(len(v0s)), 2)
+    columns = {name: values if isinstance(values, str) else values[track] for name, values in tracks.items()}
+    columns |= {
+        "v0": number,
+        "kind": np.array([kind.key for kind in KINDS])[v0s.kind[number]],
+        "region": np.array(REGIONS)[v0s.region[number]],
+        "leg_pdg_code": np.array([(kind.positive, kind.negative) for kind in KINDS])[v0s.kind].ravel(),
+        "mass": v0s.mass[number],
+        "v0_pt": v0s.pt[number],
+        "radius": v0s.radius[number],
+        "cos_pointing": v0s.cos_pointing[number],
+        "dca_daughters": v0s.dca_daughters[number],
+        "alpha": v0s.alpha[number],
+        "qt": v0s.qt[number],
     }
-    fields = schema()
-    arrays = [pa.array(columns[field.name]).cast(field.type, safe=False) for field in fields]
-    return pa.Table.from_arrays(arrays, schema=fields)
+    return to_table(columns, schema())
 
 
 def _joined(parts: list[V0s]) -> V0s:
