@@ -2,8 +2,9 @@
 
 Run as ``make bench-ingest``. Prints a table and writes ``benchmarks/results/ingest.json``. Every measurement is a
 process of its own; the rate is that of the steady state, (tracks of the large − of the small file) / (difference of
-their times). The files are example data: a simulated data frame, repeated with noise on every float so that it
-compresses as real data does, zstd as AO2D files are.
+their times). The workflow reads a large file by several jobs, each with its share of the data frames; so two jobs are
+what two cores do. The files are example data: a simulated data frame, repeated with noise on every float so that it
+compresses as real data does, with zstd; frames of the size to which AO2D files are merged in production.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 RUN, BZ = 900001, -5.0
-FRAME_TRACKS = 50_000
-FRAMES = {"small": 8, "large": 80}
+FRAME_TRACKS = 90_000
+FRAMES = {"small": 10, "large": 100}
 ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "ingest.json"
 
@@ -84,8 +84,8 @@ def _repeated(tables: dict[str, Any], copies: int, rng: np.random.Generator) -> 
 # what is measured, each in its own process
 
 
-def ingest(path: Path, folder: Path) -> None:
-    """Run the workflow's own ingestion in two threads."""
+def ingest(path: Path, folder: Path, part: int, parts: int) -> None:
+    """Run the workflow's own ingestion of a part of a file."""
     from pidflow.config.models import Ingest
     from pidflow.ingest.read import ingest_file
     from pidflow.ingest.reader import Request
@@ -94,7 +94,7 @@ def ingest(path: Path, folder: Path) -> None:
         path=path, source=path.name, run=RUN, period="EX22a", recopass="apass1", bz=BZ, simulation=False,
         settings=Ingest(),
     )  # fmt: skip
-    ingest_file(request, folder / "tracks.parquet", folder / "v0s.parquet", threads=2)
+    ingest_file(request, folder / "tracks.parquet", folder / "v0s.parquet", part=part, parts=parts)
 
 
 def _columns() -> dict[str, tuple[str, ...]]:
@@ -113,61 +113,50 @@ def _read_frame(file: Any, frame: str, library: str) -> list[Any]:
     return [file[f"{frame}/{table}"].arrays(list(names), library=library) for table, names in _columns().items()]
 
 
-def uproot_alone(path: Path, folder: Path) -> None:
+def uproot_alone(path: Path, folder: Path, part: int, parts: int) -> None:
     """Read the same columns with uproot, and do nothing with them."""
     import uproot
 
     with uproot.open(path) as file:
-        for frame in file.keys(recursive=False, cycle=False):
+        for frame in np.array_split(file.keys(recursive=False, cycle=False), parts)[part - 1]:
             _read_frame(file, frame, "np")
 
 
-def uproot_threads(path: Path, folder: Path) -> None:
-    """Read the same columns with uproot in two threads."""
-    import uproot
-
-    def read(frames: list[str]) -> None:
-        with uproot.open(path) as file:
-            for frame in frames:
-                _read_frame(file, frame, "np")
-
-    with uproot.open(path) as file:
-        frames = list(file.keys(recursive=False, cycle=False))
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(read, (frames[::2], frames[1::2])))
-
-
-def pandas_way(path: Path, folder: Path) -> None:
+def pandas_way(path: Path, folder: Path, part: int, parts: int) -> None:
     """Read every data frame into pandas, concatenate, write one file: no propagation, no checks."""
     import pandas as pd
     import uproot
 
-    parts = []
+    tables = []
     with uproot.open(path) as file:
-        for frame in file.keys(recursive=False, cycle=False):
+        for frame in np.array_split(file.keys(recursive=False, cycle=False), parts)[part - 1]:
             track, extra, collision, _ = _read_frame(file, frame, "pd")
             joined = pd.concat([track, extra], axis=1)
-            parts.append(joined.merge(collision, left_on="fIndexCollisions", right_index=True))
-    pd.concat(parts, ignore_index=True).to_parquet(folder / "tracks.parquet")
+            tables.append(joined.merge(collision, left_on="fIndexCollisions", right_index=True))
+    pd.concat(tables, ignore_index=True).to_parquet(folder / "tracks.parquet")
 
 
-WAYS: dict[str, Callable[[Path, Path], None]] = {
+WAYS: dict[str, Callable[[Path, Path, int, int], None]] = {
     "ingest": ingest,
     "uproot_alone": uproot_alone,
-    "uproot_threads": uproot_threads,
     "pandas_way": pandas_way,
 }
+MEASURED = [("ingest", 2), ("ingest", 1), ("uproot_alone", 2), ("uproot_alone", 1), ("pandas_way", 1)]
+"""Ways, and jobs that share a file."""
 
 
-def measure(way: str, path: Path) -> tuple[float, float]:
-    """Return wall time in s and peak resident memory in MiB of one way on one file."""
+def measure(way: str, jobs: int, path: Path) -> tuple[float, float]:
+    """Return wall time in s of `jobs` that share a file, and the largest peak resident memory of one in MiB."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, __file__, "--only", way, str(path)])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{way} failed on {path}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    commands = [[sys.executable, __file__, "--only", way, str(path), str(n), str(jobs)] for n in range(1, jobs + 1)]
+    peaks = []
+    for process in [subprocess.Popen(command) for command in commands]:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{way} failed on {path}")
+        peaks.append(usage.ru_maxrss / 1024)
+    return time.perf_counter() - start, max(peaks)
 
 
 def main() -> None:
@@ -177,37 +166,40 @@ def main() -> None:
         # in a process of its own: the peak memory of a child counts from its parent's
         subprocess.run([sys.executable, __file__, "--write", str(folder)], check=True)
         tracks = json.loads((folder / "tracks.json").read_text())
-        times: dict[tuple[str, str], list[float]] = {}
-        peaks: dict[tuple[str, str], list[float]] = {}
+        times: dict[tuple[str, int, str], list[float]] = {}
+        peaks: dict[tuple[str, int, str], list[float]] = {}
         for round_number in range(ROUNDS):
-            for way in WAYS:
+            for way, jobs in MEASURED:
                 for size in FRAMES:
-                    taken, peak = measure(way, folder / f"{size}.root")
-                    times.setdefault((way, size), []).append(taken)
-                    peaks.setdefault((way, size), []).append(peak)
+                    taken, peak = measure(way, jobs, folder / f"{size}.root")
+                    times.setdefault((way, jobs, size), []).append(taken)
+                    peaks.setdefault((way, jobs, size), []).append(peak)
             print(f"round {round_number + 1}/{ROUNDS}", flush=True)
         megabytes = (folder / "large.root").stat().st_size / 1e6
     more = tracks["large"] - tracks["small"]
     seconds = {key: statistics.median(values) for key, values in times.items()}
     memory = {key: statistics.median(values) for key, values in peaks.items()}
-    rates = {way: more / (seconds[way, "large"] - seconds[way, "small"]) for way in WAYS}
-    print(f"\n{'':16}{'tracks/s':>12}{'s, large':>10}{'MiB, small':>12}{'MiB, large':>12}")
-    for way in WAYS:
+    rates = {key: more / (seconds[*key, "large"] - seconds[*key, "small"]) for key in MEASURED}
+    print(f"\n{'':14}{'jobs':>5}{'tracks/s':>12}{'s, large':>10}{'MiB, small':>12}{'MiB, large':>12}")
+    for key in MEASURED:
         print(
-            f"{way:16}{rates[way]:12,.0f}{seconds[way, 'large']:10.2f}{memory[way, 'small']:12.0f}"
-            f"{memory[way, 'large']:12.0f}"
+            f"{key[0]:14}{key[1]:5}{rates[key]:12,.0f}{seconds[*key, 'large']:10.2f}{memory[*key, 'small']:12.0f}"
+            f"{memory[*key, 'large']:12.0f}"
         )
+    own = "ingest", 2
     result = {
-        "tracks_per_second": round(rates["ingest"]),
-        "ratio_to_uproot_read": rates["ingest"] / rates["uproot_alone"],
-        "ratio_to_uproot_read_two_threads": rates["ingest"] / rates["uproot_threads"],
-        "peak_rss_mib": memory["ingest", "large"],
-        "peak_rss_ratio_10x": memory["ingest", "large"] / memory["ingest", "small"],
-        "ratio_to_pandas_way": rates["ingest"] / rates["pandas_way"],
-        "peak_rss_mib_pandas_way": memory["pandas_way", "large"],
+        "tracks_per_second": round(rates[own]),
+        "tracks_per_second_one_job": round(rates["ingest", 1]),
+        "ratio_to_uproot_read": rates[own] / rates["uproot_alone", 1],
+        "ratio_to_uproot_read_job_for_job": rates["ingest", 1] / rates["uproot_alone", 1],
+        "peak_rss_mib": memory["ingest", 1, "large"],
+        "peak_rss_ratio_10x": memory["ingest", 1, "large"] / memory["ingest", 1, "small"],
+        "ratio_to_pandas_way": rates["ingest", 1] / rates["pandas_way", 1],
+        "peak_rss_mib_pandas_way": memory["pandas_way", 1, "large"],
         "tracks_large": tracks["large"],
+        "tracks_per_data_frame": tracks["large"] / FRAMES["large"],
         "megabytes_large": megabytes,
-        "start_up_s": seconds["ingest", "small"] - tracks["small"] / rates["ingest"],
+        "start_up_s": seconds["ingest", 1, "small"] - tracks["small"] / rates["ingest", 1],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +210,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs=2, metavar=("WAY", "FILE"))
+    parser.add_argument("--only", nargs=4, metavar=("WAY", "FILE", "PART", "PARTS"))
     parser.add_argument("--write", metavar="FOLDER")
     arguments = parser.parse_args()
     if arguments.write:
@@ -226,6 +218,7 @@ if __name__ == "__main__":
         (Path(arguments.write) / "tracks.json").write_text(json.dumps(written))
     elif arguments.only:
         with tempfile.TemporaryDirectory() as scratch:
-            WAYS[arguments.only[0]](Path(arguments.only[1]), Path(scratch))
+            way, file, part, parts = arguments.only
+            WAYS[way](Path(file), Path(scratch), int(part), int(parts))
     else:
         main()

@@ -45,7 +45,6 @@ rule ingest_file:
         "ingest"
     conda:
         "../envs/tables.yaml"
-    threads: 2
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 1500,
         runtime=60,

@@ -14,10 +14,10 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def ingested(path: Path, tracks: Path, *, part: int = 1, parts: int = 1, threads: int = 1, **changes: Any) -> Ingested:
+def ingested(path: Path, tracks: Path, *, part: int = 1, parts: int = 1, **changes: Any) -> Ingested:
     """Ingest a file under its own name; V0 candidates go beside `tracks`."""
     request = Request(path=path, **{"source": path.name} | DEFAULTS | changes)
-    return ingest_file(request, tracks, tracks.with_suffix(".v0.parquet"), part=part, parts=parts, threads=threads)
+    return ingest_file(request, tracks, tracks.with_suffix(".v0.parquet"), part=part, parts=parts)
 
 
 def ingest(path: Path, tracks: Path, **changes: Any) -> dict[str, int]:

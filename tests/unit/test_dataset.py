@@ -103,8 +103,7 @@ def test_cuts_that_are_off_are_left_out():
 )
 def test_cut_on_an_empty_column_is_named(column, cut, tmp_path):
     def table(name, first, second):
-        pq.write_table(rows({column: first}, {column: second}), tmp_path / name)
-        return tmp_path / name
+        return write_tracks(rows({column: first}, {column: second}), tmp_path / name)
 
     value = rows({})[column][0].as_py()
     empty, half = table("AO2D.parquet", None, None), table("half.parquet", None, value)

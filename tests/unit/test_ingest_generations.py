@@ -173,14 +173,12 @@ def test_collision_ids_tell_collisions_apart(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_threads_and_parts_give_the_same(name: str, tmp_path: Path) -> None:
+def test_parts_give_the_same(name: str, tmp_path: Path) -> None:
     whole = table_of(name, tmp_path)
     path = tmp_path / "other.parquet"
-    ingested(FIXTURES / "ao2d" / name, path, **run_table(name), threads=2)
-    assert pq.read_table(path).equals(whole)
     parts, counts = [], []
     for part in (1, 2):
-        result = ingested(FIXTURES / "ao2d" / name, path, part=part, parts=2, threads=2, **run_table(name))
+        result = ingested(FIXTURES / "ao2d" / name, path, part=part, parts=2, **run_table(name))
         parts.append(pq.read_table(path))
         counts.append(result.counts)
     assert pa.concat_tables(parts).equals(whole)
@@ -436,7 +434,7 @@ def test_particles_of_older_ud_files_have_another_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is absent")
 def test_a_real_ud_file_agrees_with_a_plain_reading(tmp_path: Path) -> None:
     changes = {"run": 529399, "period": "LHC22s", "recopass": "apass5", "simulation": False, "bz": 5.0}
-    result = ingested(REAL, tmp_path / "tracks.parquet", threads=2, **changes)
+    result = ingested(REAL, tmp_path / "tracks.parquet", **changes)
     table = pq.read_table(tmp_path / "tracks.parquet")
     leaves: dict[str, list[Any]] = {}
     n_collisions = n_filled = 0

@@ -1,4 +1,4 @@
-"""What holds for every format: threads, parts, policies for bad files, the account of a sample's inputs."""
+"""What holds for every format: parts, policies for bad files, the account of a sample's inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from test_simulate import example
 
 from pidflow.config.models import BadFiles, Ingest
 from pidflow.errors import PidflowError
-from pidflow.files import read_json, sha256
+from pidflow.files import read_json
 from pidflow.ingest.formats import format_of
 from pidflow.ingest.inputs import check_inputs
 from pidflow.ingest.read import skip_file
@@ -31,13 +31,6 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return example(tmp_path_factory.getbasetemp()) / "simulation.root"
 
 
-def test_threads_change_nothing(simulated: Path, tmp_path: Path) -> None:
-    for threads in (1, 2, 5):
-        ingest(simulated, tmp_path / f"{threads}.parquet", threads=threads)
-    assert len({sha256(tmp_path / f"{threads}.parquet") for threads in (1, 2, 5)}) == 1
-    assert len({sha256(tmp_path / f"{threads}.v0.parquet") for threads in (1, 2, 5)}) == 1
-
-
 def test_parts_make_up_the_whole(simulated: Path, tmp_path: Path) -> None:
     ingest(simulated, tmp_path / "whole.parquet")
     parts = [ingested(simulated, tmp_path / f"{part}.parquet", part=part, parts=3) for part in (1, 2, 3)]
@@ -49,9 +42,9 @@ def test_parts_make_up_the_whole(simulated: Path, tmp_path: Path) -> None:
     assert read_origin(tmp_path / "2.parquet")["part"] == [2, 3]
 
 
-def test_the_error_of_a_thread_is_the_error_of_the_file(simulated: Path, tmp_path: Path) -> None:
+def test_an_error_leaves_nothing(simulated: Path, tmp_path: Path) -> None:
     with pytest.raises(PidflowError, match="belongs to run 900001, not 5"):
-        ingest(simulated, tmp_path / "out.parquet", run=5, threads=2)
+        ingest(simulated, tmp_path / "out.parquet", run=5)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -106,6 +106,7 @@ def make_tracks(
 
 def write_tracks(table: pa.Table, path: Path, **origin: Any) -> Path:
     """Write a track table with the origin that its reader would leave."""
+    origin = {"filled": [name for name in table.column_names if table[name].null_count < len(table)]} | origin
     pq.write_table(table.replace_schema_metadata(as_metadata(origin)), path)
     return path
 

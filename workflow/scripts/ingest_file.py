@@ -28,7 +28,7 @@ with job(snakemake.log[0]):
     )
     part, parts = params.part
     try:
-        ingested = ingest_file(request, output.tracks, output.v0s, part=part, parts=parts, threads=snakemake.threads)
+        ingested = ingest_file(request, output.tracks, output.v0s, part=part, parts=parts)
         print(f"{params.source}: {ingested.format}, {dict(ingested.counts)}", flush=True)
     except PidflowError as error:
         if BadFiles.model_validate(params.policy).policy == "fail":

@@ -17,6 +17,6 @@ def as_metadata(origin: dict[str, Any]) -> dict[bytes, str]:
 
 
 def read_origin(path: str | Path) -> dict[str, Any]:
-    """Return a track table's origin: ``source``, ``sha256``, ``reader_version`` and ``counts``."""
+    """Return a track table's origin: ``source``, ``sha256``, ``counts``, the ``filled`` columns and more."""
     origin: dict[str, Any] = json.loads(pq.read_metadata(path).metadata[_KEY])
     return origin

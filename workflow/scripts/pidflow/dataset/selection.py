@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pidflow.config.models import Masks, Selection
 from pidflow.errors import PidflowError
+from pidflow.origin import read_origin
 from pidflow.tracks import O2_MASKED
 
 Passed = NDArray[np.bool_]
@@ -55,13 +56,8 @@ def require_columns(tables: Iterable[str | Path], cuts: Selection) -> None:
     first, rows = "", 0
     for path in tables:
         first = first or str(path)
-        metadata = pq.read_metadata(path)
-        rows += metadata.num_rows
-        for group in range(metadata.num_row_groups):
-            for number in range(metadata.num_columns):
-                column = metadata.row_group(group).column(number)
-                if not column.is_stats_set or column.statistics.null_count < column.num_values:
-                    filled.add(column.path_in_schema)
+        rows += pq.read_metadata(path).num_rows
+        filled.update(read_origin(path)["filled"])
     for name in _applied(cuts) if rows else ():
         for column in _CUTS[name][0]:
             if column not in filled:

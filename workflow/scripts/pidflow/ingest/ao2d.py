@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
 from pidflow.identity import collision_ids
-from pidflow.ingest.frames import Frame, FrameReader, fingerprint, require_joined, require_range
+from pidflow.ingest.frames import Frame, FrameReader, collision_blocks, fingerprint, require_joined, require_range
 from pidflow.ingest.helix import TrackParameters
 from pidflow.ingest.kinematics import kinematics
 from pidflow.ingest.o2_columns import ITS_MAP, ITS_SIZES, TruthNames, its_columns, truth_columns
@@ -74,8 +75,8 @@ class Ao2dFile(FrameReader):
 
         index, n_collisions = track["fIndexCollisions"], len(collision["fPosX"])
         require_range(frame.where, "fIndexCollisions", index, "O2collision", n_collisions)
-        parameters = TrackParameters(*(track[name].astype(np.float64) for name in _PARAMETERS))
-        usable = parameters.usable() & (track["fTrackType"] != _RUN2_TRACKLET)
+        usable = TrackParameters(*(track[name] for name in _PARAMETERS)).usable()
+        usable &= track["fTrackType"] != _RUN2_TRACKLET
         kept = np.flatnonzero((index >= 0) & usable)
         counts = {
             "data_frames": 1,
@@ -93,17 +94,46 @@ class Ao2dFile(FrameReader):
             names = TruthNames("O2mctracklabel", "fIndexMcParticles", "O2mcparticle", _MOTHER[version])
             truth, counts["fake_labels"] = truth_columns(frame, (tracks, n_tracks), kept, names)
 
-        index = index[kept]
-        vertices = np.stack([collision[name] for name in _COLLISION[:3]], axis=1).astype(np.float64)
-        identity = self.identity(frame, kept, collision_ids(request.source, frame.number, index))
-        parameters = parameters[kept]
+        innermost = tracks == "O2track_iu"
+        pieces = [
+            self._block(
+                frame.number,
+                kept[block],
+                {name: values[kept[block]] for name, values in (track | extra).items()},
+                collision,
+                {name: values[block] for name, values in truth.items()},
+                innermost,
+            )
+            for block in collision_blocks(index[kept])
+        ]
+        return Piece(
+            pa.concat_tables([table for table, _ in pieces]),
+            counts,
+            {f"DF_{frame.number}": content} if n_tracks else {},
+            pa.concat_tables([v0s for _, v0s in pieces]),
+        )
+
+    def _block(
+        self,
+        number: int,
+        rows: NDArray[np.intp],
+        track: Columns,
+        collision: Columns,
+        truth: Columns,
+        innermost: bool,
+    ) -> tuple[pa.Table, pa.Table]:
+        """Return the track table and the V0 table of some rows of a data frame."""
+        request = self.request
+        index = track["fIndexCollisions"]
+        first, behind = (int(index[0]), int(index.max()) + 1) if len(index) else (0, 0)
+        own = {name: values[first:behind].astype(np.float64) for name, values in collision.items()}
+        vertices = np.stack([own[name] for name in _COLLISION[:3]], axis=1)
+        parameters = TrackParameters(*(track[name].astype(np.float64) for name in _PARAMETERS))
+        identity = self.identity(number, rows, collision_ids(request.source, number, index))
+        index = index - first
         at_vertex = kinematics(parameters, vertices[index], request.bz)
         detectors = _detectors(
-            {name: values[kept] for name, values in extra.items()},
-            tgl=parameters.tgl,
-            run2=track["fTrackType"][kept] == _RUN2_TRACK,
-            index=index,
-            collision=collision,
+            track, tgl=parameters.tgl, run2=track["fTrackType"] == _RUN2_TRACK, index=index, collision=own
         )
         v0s = find_v0s(
             parameters,
@@ -113,14 +143,9 @@ class Ao2dFile(FrameReader):
             candidate=detectors["has_tpc"],
             bz=request.bz,
             settings=request.settings.v0,
-            innermost=np.hypot(parameters.x, parameters.y) if tracks == "O2track_iu" else None,
+            innermost=np.hypot(parameters.x, parameters.y) if innermost else None,
         )
-        return Piece(
-            to_table(identity | at_vertex | detectors | truth),
-            counts,
-            {f"DF_{frame.number}": content} if n_tracks else {},
-            v0_table(v0s, identity),
-        )
+        return to_table(identity | at_vertex | detectors | truth), v0_table(v0s, identity)
 
     def _joined(
         self, frame: Frame, tracks: str, n: int, table: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()
@@ -172,6 +197,6 @@ def _detectors(
         length,
         momentum,
         collision=index,
-        collision_time=collision["fCollisionTime"].astype(np.float64) * 1e3,
-        collision_time_error=collision["fCollisionTimeRes"].astype(np.float64) * 1e3,
+        collision_time=collision["fCollisionTime"] * 1e3,
+        collision_time_error=collision["fCollisionTimeRes"] * 1e3,
     )

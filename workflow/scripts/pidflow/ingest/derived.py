@@ -86,7 +86,7 @@ class PidMlFile(FrameReader):
 
         kept = np.flatnonzero((collision >= 0) & usable)
         values = {name: column[kept] for name, column in values.items()}
-        columns = self.identity(frame, kept, collision_ids(self.request.source, frame.number, collision[kept]))
+        columns = self.identity(frame.number, kept, collision_ids(self.request.source, frame.number, collision[kept]))
         columns |= _at_vertex(values, values["fP"], values["fPt"])
         columns |= {name: values[leaf] for name, leaf in {**_POSITION, **_IMPACT}.items()}
         columns |= {"alpha": values["fAlpha"], **_pidml_detectors(values)}
@@ -158,7 +158,7 @@ class UdFile(FrameReader):
             names = TruthNames("O2udmctracklabel", "fIndexUDMcParticles", particle, "fIndexArray_Mothers")
             truth, counts["fake_labels"] = truth_columns(frame, ("O2udtrack", n_tracks), kept, names)
         track = {name: values[kept] for name, values in track.items()}
-        columns = self.identity(frame, kept, collision_ids(self.request.source, frame.number, collision[kept]))
+        columns = self.identity(frame.number, kept, collision_ids(self.request.source, frame.number, collision[kept]))
         pt = np.hypot(track["fPx"].astype(np.float64), track["fPy"])
         columns |= _at_vertex(track, np.hypot(pt, track["fPz"]), pt)
         columns |= {name: track[leaf] for name, leaf in {**_POSITION, **_IMPACT}.items() if leaf in track}

@@ -7,7 +7,6 @@ branches that a file has.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +152,7 @@ class EsdFile(Reader):
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self._file = RootFile(request.path)
-        self._own = threading.local()
+        self._opened: EsdTree | None = None
         self._truth = KinematicsFile(request.path) if request.simulation else None
 
     def units(self) -> list[tuple[int, int]]:
@@ -173,16 +172,15 @@ class EsdFile(Reader):
             return self._piece(tree, events)
 
     def close(self) -> None:
-        """Close the files in every thread."""
+        """Close the files."""
         self._file.close()
         if self._truth is not None:
             self._truth.close()
 
     def _tree(self) -> EsdTree:
-        if not hasattr(self._own, "tree"):
-            self._own.tree = EsdTree(self.request.path, self._file.handle())
-        tree: EsdTree = self._own.tree
-        return tree
+        if self._opened is None:
+            self._opened = EsdTree(self.request.path, self._file.handle())
+        return self._opened
 
     def _check_run(self, tree: EsdTree, events: Events) -> None:
         request = self.request

@@ -44,9 +44,6 @@ MIN_OTHERS = 3
 """Fewest other tracks that agree on a time, as in AliceO2 ``getStartTimeInSet``: two tracks of any species
 agree on some time by chance of their hypotheses."""
 
-_BREAKS = 6
-"""Most changes of the best of four parabolas, any two of which cross at most twice."""
-
 _TRACKS_AT_A_TIME = 4096
 _MOST_PADDING = 12
 """Collisions are padded to a common number of tracks by less than one in so many; small ones are not."""
@@ -195,7 +192,8 @@ def _track_terms(delay: Array, sigma: Array, present: NDArray[np.bool_]) -> _Ter
 
     step, track = np.nonzero(changed)
     place = np.cumsum(changed, axis=0, dtype=np.int8)[step, track]
-    at_steps = np.full((best.shape[1], _BREAKS), np.inf)
+    steps = int(place.max(initial=1))
+    at_steps = np.full((best.shape[1], steps), np.inf)
     at_steps[track, place - 1] = at[step, track] + centre[track]
     nothing = np.zeros_like(centre)
     parabolas = (
@@ -204,7 +202,7 @@ def _track_terms(delay: Array, sigma: Array, present: NDArray[np.bool_]) -> _Ter
         (*(weight * delay**2 + penalty[:, None]), nothing + OUTLIER_SIGMA**2),
         (*np.ones_like(weight), nothing),
     )
-    chain = np.zeros((len(parabolas), best.shape[1], _BREAKS + 1))
+    chain = np.zeros((len(parabolas), best.shape[1], steps + 1))
     which = best[step, track]
     for values, coefficient in zip(parabolas, chain, strict=True):
         table = np.stack(values)

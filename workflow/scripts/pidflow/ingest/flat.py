@@ -32,8 +32,6 @@ class FlatFile(Reader):
     Labels are read for simulation (or for data with tagged species, listed as such).
     """
 
-    parallel = False
-
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self.path, self.settings = request.path, request.settings
@@ -49,7 +47,7 @@ class FlatFile(Reader):
         return range(-(-rows // self.settings.batch_rows))
 
     def read(self, unit: int) -> Piece:
-        """Read one batch; batches are asked for in order, some may be left out."""
+        """Read one batch."""
         with damage_told(self.path):
             while self._next < unit:
                 next(self._batches)

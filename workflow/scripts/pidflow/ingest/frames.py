@@ -149,7 +149,7 @@ class FrameReader(Reader):
         return self.piece(frame)
 
     def close(self) -> None:
-        """Close the file in every thread."""
+        """Close the file."""
         self._file.close()
 
     @abstractmethod
@@ -183,11 +183,11 @@ class FrameReader(Reader):
                 f"{frame.where} holds no Monte Carlo labels; list the file under 'data', not 'simulation'"
             )
 
-    def identity(self, frame: Frame, rows: np.ndarray[Any, Any], collision_id: np.ndarray[Any, Any]) -> Columns:
-        """Return the columns that identify tracks [n], given their rows in the frame."""
+    def identity(self, number: int, rows: np.ndarray[Any, Any], collision_id: np.ndarray[Any, Any]) -> Columns:
+        """Return the columns that identify tracks [n], given the data frame's number and their rows in it."""
         return {
             "source": self.request.source,
-            "data_frame": np.full(len(rows), frame.number, dtype=np.int64),
+            "data_frame": np.full(len(rows), number, dtype=np.int64),
             "row": rows.astype(np.int32),
             "run": np.full(len(rows), self.request.run, dtype=np.int32),
             "collision_id": collision_id,
@@ -214,3 +214,30 @@ def fingerprint(*columns: np.ndarray[Any, Any]) -> str:
     for column in columns:
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
+
+
+_BLOCK_TRACKS = 131_072
+"""Tracks that are derived at a time, which bounds the memory of large data frames."""
+
+
+def collision_blocks(collision: np.ndarray[Any, Any], size: int = _BLOCK_TRACKS) -> list[slice]:
+    """Return slices of tracks [n] that no collision straddles, of `size` tracks or more, the last of fewer.
+
+    Parameters
+    ----------
+    collision
+        Row of each track's collision; tracks that are not in the order of their collisions stay together.
+    size
+        Least number of tracks of a slice.
+    """
+    highest = np.maximum.accumulate(collision)
+    lowest_behind = np.minimum.accumulate(collision[::-1])[::-1]
+    ends = np.flatnonzero(highest[:-1] < lowest_behind[1:]) + 1
+    blocks, start = [], 0
+    while start + size < len(collision):
+        place = int(np.searchsorted(ends, start + size))
+        if place == len(ends):
+            break
+        blocks.append(slice(start, int(ends[place])))
+        start = int(ends[place])
+    return [*blocks, slice(start, len(collision))]

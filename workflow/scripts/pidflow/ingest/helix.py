@@ -56,8 +56,8 @@ class TrackAtVertex:
     ----------
     x, y, z
         Position in cm, in the local frame that is turned by `alpha`.
-    alpha
-        Direction of the track in the transverse plane, rad in [-π, π): the local x axis lies along
+    alpha, cos_alpha, sin_alpha
+        Direction of the track in the transverse plane, rad in [-π, π]: the local x axis lies along
         the track there, as after O2's ``propagateToDCA``.
     dca_xy, dca_z
         Distance from the vertex along local y, and along the beam, cm.
@@ -67,6 +67,8 @@ class TrackAtVertex:
     y: Array
     z: Array
     alpha: Array
+    cos_alpha: Array
+    sin_alpha: Array
     dca_xy: Array
     dca_z: Array
 
@@ -105,7 +107,7 @@ def propagate_to_vertex(parameters: TrackParameters, vertex: Array, bz: float) -
     # the centre as seen from the vertex, times the curvature: finite for stiff tracks too;
     # along and across the direction of the track: (c·along, 1 + c·across)
     centre_along, centre_across = safe * along, 1.0 + safe * across
-    distance = np.hypot(centre_along, centre_across)
+    distance = np.sqrt(centre_along * centre_along + centre_across * centre_across)
     cos_turn = np.where(straight, 1.0, centre_across / distance)
     sin_turn = np.where(straight, 0.0, -centre_along / distance)
     path = np.where(straight, -along, np.arctan2(sin_turn, cos_turn) / safe)
@@ -121,6 +123,8 @@ def propagate_to_vertex(parameters: TrackParameters, vertex: Array, bz: float) -
         y=-vertex_x * sin_dca + vertex_y * cos_dca + dca_xy,
         z=z_dca,
         alpha=np.arctan2(sin_dca, cos_dca),
+        cos_alpha=cos_dca,
+        sin_alpha=sin_dca,
         dca_xy=dca_xy,
         dca_z=z_dca - vertex_z,
     )

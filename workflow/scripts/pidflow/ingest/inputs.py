@@ -13,6 +13,10 @@ from pidflow.files import write_json
 from pidflow.origin import read_origin
 
 
+_OWN = ("fingerprints", "filled")
+"""What an origin says of its table alone."""
+
+
 def check_inputs(tables: Sequence[str | Path], output: str | Path, *, policy: BadFiles) -> None:
     """Check the input files of a sample together, and write what they held.
 
@@ -47,7 +51,7 @@ def check_inputs(tables: Sequence[str | Path], output: str | Path, *, policy: Ba
     write_json(
         output,
         {
-            "files": [{key: value for key, value in origin.items() if key != "fingerprints"} for origin in read],
+            "files": [{key: value for key, value in origin.items() if key not in _OWN} for origin in read],
             "skipped": [{"source": source, "reason": reason} for source, reason in skipped.items()],
             "counts": dict(counts),
         },

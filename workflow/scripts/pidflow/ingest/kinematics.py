@@ -27,10 +27,10 @@ def kinematics(parameters: TrackParameters, vertex: Array, bz: float) -> Columns
     at = propagate_to_vertex(parameters, vertex, bz)
     pt = 1.0 / np.abs(parameters.q_over_pt)
     return {
-        "p": pt * np.hypot(1.0, parameters.tgl),
+        "p": pt * np.sqrt(1.0 + parameters.tgl * parameters.tgl),
         "pt": pt,
-        "px": pt * np.cos(at.alpha),
-        "py": pt * np.sin(at.alpha),
+        "px": pt * at.cos_alpha,
+        "py": pt * at.sin_alpha,
         "pz": pt * parameters.tgl,
         "eta": np.arcsinh(parameters.tgl),
         "phi": np.where(at.alpha < 0, at.alpha + 2.0 * np.pi, at.alpha),

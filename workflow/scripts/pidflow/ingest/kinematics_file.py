@@ -181,7 +181,7 @@ class KinematicsFile:
         return Stack(pdg, status, mother, n_primaries)
 
     def close(self) -> None:
-        """Close the file in every thread."""
+        """Close the file."""
         self._file.close()
 
 

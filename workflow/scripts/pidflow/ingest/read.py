@@ -1,15 +1,12 @@
-"""One entry for every input format: units of a file read in threads, written in order."""
+"""One entry for every input format: a file, or its share of a large one, unit by unit."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -69,9 +66,7 @@ def reader_of(kind: Format, request: Request) -> Reader:
     return FlatFile(request)
 
 
-def ingest_file(
-    request: Request, tracks: str | Path, v0s: str | Path, *, part: int = 1, parts: int = 1, threads: int = 1
-) -> Ingested:
+def ingest_file(request: Request, tracks: str | Path, v0s: str | Path, *, part: int = 1, parts: int = 1) -> Ingested:
     """Read one input file, or a part of it, into a track table and a table of V0 candidates.
 
     Parameters
@@ -82,8 +77,6 @@ def ingest_file(
         Parquet files to write.
     part, parts
         Which part of how many, counted from 1; parts are consecutive data frames.
-    threads
-        Units read at a time.
 
     Returns
     -------
@@ -103,8 +96,7 @@ def ingest_file(
         units = reader.units()
         chosen = [units[number] for number in np.array_split(np.arange(len(units)), parts)[part - 1]]
         with TrackWriter(tracks, v0s) as writer:
-            pieces = _read(reader, chosen, threads if reader.parallel else 1)
-            for piece in _progress(pieces, len(chosen), request.source):
+            for piece in _progress(map(reader.read, chosen), len(chosen), request.source):
                 ingested.add(piece)
                 writer.write(piece)
             writer.finish(
@@ -121,24 +113,6 @@ def ingest_file(
     finally:
         reader.close()
     return ingested
-
-
-def _read(reader: Reader, units: Sequence[Any], threads: int) -> Iterator[Piece]:
-    """Yield the pieces in order; at most one more than `threads` are in memory."""
-    if threads == 1:
-        yield from map(reader.read, units)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        left = iter(units)
-        pending: deque[Future[Piece]] = deque(pool.submit(reader.read, unit) for unit in islice(left, threads + 1))
-        try:
-            while pending:
-                piece = pending.popleft().result()
-                pending.extend(pool.submit(reader.read, unit) for unit in islice(left, 1))
-                yield piece
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _progress(pieces: Iterator[Piece], total: int, source: str) -> Iterator[Piece]:

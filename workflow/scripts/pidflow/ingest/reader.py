@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -76,14 +76,7 @@ class Reader(ABC):
 
     `units` and `read` raise `PidflowError` if the file is damaged, lacks a table or a column, or does
     not belong to the run.
-
-    Attributes
-    ----------
-    parallel
-        Whether `read` may be called from several threads at a time, in any order.
     """
-
-    parallel: ClassVar[bool] = True
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -94,10 +87,10 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, unit: Any) -> Piece:
-        """Read one unit."""
+        """Read one unit; units are asked for in order, some may be left out."""
 
     def close(self) -> None:  # noqa: B027 (a reader may have nothing to close)
-        """Close the file in every thread."""
+        """Close the file."""
 
 
 def masked_unless(present: NDArray[np.bool_], values: Any) -> NDArray[Any]:

@@ -1,9 +1,8 @@
-"""Opening of ROOT files: one handle per thread, damage told in one sentence, TMap."""
+"""Opening of ROOT files, damage told in one sentence."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,17 @@ def damage_told(path: Path) -> Iterator[None]:
 
 
 class RootFile:
-    """A local ROOT file that several threads read, each through its own handle.
+    """A local ROOT file, opened when it is first asked for.
 
     Caches are off and the file is not mapped into memory, so that memory does not grow with the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._own = threading.local()
-        self._handles: list[Any] = []
+        self._handle: Any = None
 
     def handle(self) -> Any:
-        """Return the calling thread's open file.
+        """Return the open file.
 
         Raises
         ------
@@ -46,7 +44,7 @@ class RootFile:
             If the file cannot be opened or is shorter than its header says: one that lost its end can
             still be read where the lost bytes belong to columns that nobody asks for.
         """
-        if not hasattr(self._own, "handle"):
+        if self._handle is None:
             with damage_told(self.path):
                 handle = uproot.open(
                     self.path,
@@ -61,14 +59,13 @@ class RootFile:
                     raise PidflowError(
                         f"{self.path}: damaged or truncated file ({size} of {expected} bytes); transfer it again"
                     )
-            self._own.handle = handle
-            self._handles.append(handle)
-        return self._own.handle
+            self._handle = handle
+        return self._handle
 
     def close(self) -> None:
-        """Close the handles of all threads."""
-        for handle in self._handles:
-            handle.close()
+        """Close the file."""
+        if self._handle is not None:
+            self._handle.close()
 
 
 def top_keys(handle: Any) -> set[str]:

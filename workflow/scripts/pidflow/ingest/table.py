@@ -21,7 +21,7 @@ from pidflow.v0s import schema as v0_schema
 READER_VERSION = 2
 _ROWS_PER_GROUP = 50_000
 _TRACKS = schema()
-_SETTINGS = {"compression": "lz4"}
+_SETTINGS = {"compression": "lz4", "write_statistics": False, "store_schema": False}
 
 
 def to_table(columns: Mapping[str, Any], fields: pa.Schema = _TRACKS) -> pa.Table:
@@ -80,6 +80,7 @@ class TrackWriter:
         self._stack = ExitStack()
         self._paths = tracks, v0s
         self._pending: list[pa.Table] = []
+        self._filled: set[str] = set()
 
     def __enter__(self) -> Self:
         writers = []
@@ -99,6 +100,8 @@ class TrackWriter:
     def write(self, piece: Piece) -> None:
         """Write what one unit gave, in row groups of useful size."""
         self._pending.append(piece.tracks)
+        columns = zip(piece.tracks.column_names, piece.tracks.columns, strict=True)
+        self._filled.update(name for name, column in columns if column.null_count < len(column))
         if sum(table.num_rows for table in self._pending) >= _ROWS_PER_GROUP:
             self._flush()
         if piece.v0s is not None:
@@ -110,8 +113,9 @@ class TrackWriter:
             self._pending = []
 
     def finish(self, origin: dict[str, Any]) -> None:
-        """Write what is left, and where it came from."""
+        """Write what is left, where it came from, and which columns of the tracks hold anything."""
         self._flush()
+        origin = {**origin, "filled": sorted(self._filled)}
         for writer in (self._tracks, self._v0s):
             writer.add_key_value_metadata(as_metadata(origin))
 

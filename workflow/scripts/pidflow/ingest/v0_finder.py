@@ -8,7 +8,7 @@ ALICE performance, Int. J. Mod. Phys. A 29 (2014) 1430044, section 7.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ _LONGEST_STEP_CM = 50.0
 
 _FAR_CM = 2.0
 """Legs that are further apart along the beam where their circles cross are no pair."""
-_PAIRS_AT_A_TIME = 4096
+_PAIRS_AT_A_TIME = 32_768
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,23 @@ class _Helices:
     phi: Array
     tgl: Array
     curvature: Array
+    centre: Array
+    radius: Array
+    """Of the circle in the transverse plane, cm: centre [2, n], radius with the sign of the curvature [n]."""
 
     @classmethod
     def of(cls, parameters: TrackParameters, bz: float) -> _Helices:
         sin, cos = np.sin(parameters.alpha), np.cos(parameters.alpha)
-        return cls(
-            x=parameters.x * cos - parameters.y * sin,
-            y=parameters.x * sin + parameters.y * cos,
-            z=parameters.z,
-            phi=parameters.alpha + np.arcsin(np.clip(parameters.snp, -1.0, 1.0)),
-            tgl=parameters.tgl,
-            curvature=CURVATURE_PER_KG * bz * parameters.q_over_pt,
-        )
+        x, y = parameters.x * cos - parameters.y * sin, parameters.x * sin + parameters.y * cos
+        phi = parameters.alpha + np.arcsin(np.clip(parameters.snp, -1.0, 1.0))
+        curvature = CURVATURE_PER_KG * bz * parameters.q_over_pt
+        enough = np.abs(curvature) > _LEAST_CURVATURE
+        radius = 1.0 / np.where(enough, curvature, np.copysign(_LEAST_CURVATURE, curvature))
+        centre = np.stack([x - radius * np.sin(phi), y + radius * np.cos(phi)])
+        return cls(x, y, parameters.z, phi, parameters.tgl, curvature, centre, radius)
 
     def __getitem__(self, chosen: Any) -> _Helices:
-        return _Helices(*(values[chosen] for values in vars(self).values()))
+        return _Helices(*(values[..., chosen] for values in vars(self).values()))
 
     def at(self, path: Array) -> tuple[Array, Array]:
         """Return position [3, n] and tangent [3, n], of unit length in the transverse plane, after `path` [n]."""
@@ -76,17 +78,11 @@ class _Helices:
         )
         return position, np.stack([np.cos(end), np.sin(end), self.tgl])
 
-    def circle(self) -> tuple[Array, Array]:
-        """Return the centre [2, n] and the signed radius [n] of the circle in the transverse plane, cm."""
-        enough = np.abs(self.curvature) > _LEAST_CURVATURE
-        radius = 1.0 / np.where(enough, self.curvature, np.copysign(_LEAST_CURVATURE, self.curvature))
-        return np.stack([self.x - radius * np.sin(self.phi), self.y + radius * np.cos(self.phi)]), radius
-
-    def path_to(self, x: Array, y: Array, centre: Array, radius: Array) -> Array:
+    def path_to(self, x: Array, y: Array) -> Array:
         """Return the shortest signed path, less than half a turn, to points (x, y) of the circle."""
-        phi = np.arctan2((x - centre[0]) / radius, -(y - centre[1]) / radius)
+        phi = np.arctan2((x - self.centre[0]) / self.radius, -(y - self.centre[1]) / self.radius)
         turn = (phi - self.phi + np.pi) % (2.0 * np.pi) - np.pi
-        path: Array = turn * radius
+        path: Array = turn * self.radius
         return path
 
 
@@ -177,7 +173,7 @@ def _newton_step(first: _Helices, second: _Helices, s1: Array, s2: Array) -> tup
 
 def _transverse_start(first: _Helices, second: _Helices) -> tuple[Array, Array, Array]:
     """Return the path lengths at which the circles of two tracks cross or come closest, and how far apart in z, [n]."""
-    (centre1, radius1), (centre2, radius2) = first.circle(), second.circle()
+    centre1, radius1, centre2, radius2 = first.centre, first.radius, second.centre, second.radius
     r1, r2 = np.abs(radius1), np.abs(radius2)
     across = centre2 - centre1
     between = np.maximum(np.hypot(*across), 1e-9)
@@ -197,7 +193,7 @@ def _transverse_start(first: _Helices, second: _Helices) -> tuple[Array, Array, 
     for side in (height, -height):
         x = centre1[0] + foot * across[0] - side * across[1]
         y = centre1[1] + foot * across[1] + side * across[0]
-        s1, s2 = first.path_to(x, y, centre1, radius1), second.path_to(x, y, centre2, radius2)
+        s1, s2 = first.path_to(x, y), second.path_to(x, y)
         starts.append((s1, s2, np.abs(first.z + s1 * first.tgl - second.z - s2 * second.tgl)))
     (s1, s2, apart), (other1, other2, other_apart) = starts
     nearer = apart <= other_apart
@@ -224,13 +220,13 @@ def parallel_approach(first: TrackParameters, second: TrackParameters, bz: float
 
 
 def _parallel(first: _Helices, second: _Helices) -> ClosestApproach:
-    (centre1, radius1), (centre2, radius2) = first.circle(), second.circle()
+    centre1, radius1, centre2, radius2 = first.centre, first.radius, second.centre, second.radius
     across = centre2 - centre1
     across = across / np.maximum(np.hypot(*across), 1e-9)
     x1, y1 = centre1 + np.abs(radius1) * across
     x2, y2 = centre2 - np.abs(radius2) * across
-    r1, t1 = first.at(first.path_to(x1, y1, centre1, radius1))
-    r2, t2 = second.at(second.path_to(x2, y2, centre2, radius2))
+    r1, t1 = first.at(first.path_to(x1, y1))
+    r2, t2 = second.at(second.path_to(x2, y2))
     return ClosestApproach(r1, r2, t1, t2)
 
 
@@ -352,19 +348,24 @@ def find_v0s(
     displaced = candidate & (collision >= 0) & (np.abs(dca_xy) > settings.dca_xy_min)
     sign = np.where(displaced, np.sign(parameters.q_over_pt), 0.0)
     limit = np.full(len(sign), np.inf) if innermost is None else innermost
+    leg = np.flatnonzero(sign)
+    helices, pt = _Helices.of(parameters[leg], bz), 1.0 / np.abs(parameters.q_over_pt[leg])
+    sign, collision, limit = sign[leg], collision[leg], limit[leg]
     found = []
     for positive, negative in _pairs(sign, collision):
-        first, second = _Helices.of(parameters[positive], bz), _Helices.of(parameters[negative], bz)
         legs = _Legs(
             positive,
             negative,
-            1.0 / np.abs(parameters.q_over_pt[positive]),
-            1.0 / np.abs(parameters.q_over_pt[negative]),
+            pt[positive],
+            pt[negative],
             vertex[collision[positive]].T,
             np.minimum(limit[positive], limit[negative]),
         )
-        found += _select(legs, first, second, settings)
+        possible = np.flatnonzero(_may_decay(legs, helices, settings))
+        legs = legs[possible]
+        found += _select(legs, helices[legs.positive], helices[legs.negative], settings)
     joined = _joined(found)
+    joined = replace(joined, positive=leg[joined.positive], negative=leg[joined.negative])
     kept = _best_of_each_track(joined)
     return joined[kept[np.lexsort((joined.positive[kept], joined.kind[kept]))]]
 
@@ -466,7 +467,10 @@ def _length(vector: Array) -> Array:
 
 def _select(legs: _Legs, first: _Helices, second: _Helices, cuts: V0Cuts) -> list[V0s]:
     """Return the candidates of all kinds among pairs."""
-    photon = _photons(legs, first, second, cuts)
+    touching = np.flatnonzero(np.abs(_gap(first, second)) < cuts.conversion_gap_max)
+    photon = _photons(legs[touching], first[touching], second[touching], cuts)
+    is_photon = np.zeros(len(legs.positive), dtype=bool)
+    is_photon[touching] = photon.allowed & (photon.mass < cuts.gamma.signal)
     s1, s2, apart = _transverse_start(first, second)
     near = np.flatnonzero(apart < _FAR_CM)
     legs_near = legs[near]
@@ -480,14 +484,56 @@ def _select(legs: _Legs, first: _Helices, second: _Helices, cuts: V0Cuts) -> lis
     hyperon = hyperons[0] | hyperons[1]
 
     weak = meet & decay.points_back(legs_near, cuts, cuts.radius_min, cuts.beyond_innermost_max)
-    weak &= ~(photon.allowed & (photon.mass < cuts.gamma.signal))[near]
-    photon.allowed[near[hyperon]] = False
+    weak &= ~is_photon[near]
+    is_hyperon = np.zeros(len(legs.positive), dtype=bool)
+    is_hyperon[near[hyperon]] = True
     allowed = (weak & ~hyperon, weak & ~k0s, weak & ~k0s)
     found = [
         _candidates(number, decay, legs_near, own, possible, cuts)
         for number, (own, possible) in enumerate(zip(mass, allowed, strict=True))
     ]
-    return [*found, _candidates(len(found), photon.decay, legs, photon.mass, photon.allowed, cuts)]
+    conversions = photon.allowed & ~is_hyperon[touching]
+    return [*found, _candidates(len(found), photon.decay, legs[touching], photon.mass, conversions, cuts)]
+
+
+def _gap(first: _Helices, second: _Helices) -> Array:
+    """Return the distance in cm of circles that lie side by side, [n]; negative where they overlap."""
+    gap: Array = np.hypot(*(second.centre - first.centre)) - np.abs(first.radius) - np.abs(second.radius)
+    return gap
+
+
+_ROUGH_POINTING = 0.2
+_ROUGH_CM = 0.5
+"""Tangent of the largest transverse pointing angle, and the lengths that add to it: the 3-dimensional decay vertex
+lies no further from the crossing in the transverse plane."""
+
+
+def _may_decay(legs: _Legs, helices: _Helices, cuts: V0Cuts) -> NDArray[np.bool_]:
+    """Return which pairs may pass the cuts, by the crossings of their circles alone: neither trigonometry nor z."""
+    centre1, radius1 = helices.centre[:, legs.positive], helices.radius[legs.positive]
+    centre2, radius2 = helices.centre[:, legs.negative], helices.radius[legs.negative]
+    r1, r2 = np.abs(radius1), np.abs(radius2)
+    across = centre2 - centre1
+    between = np.maximum(np.sqrt(across[0] ** 2 + across[1] ** 2), 1e-9)
+    across = across / between
+    foot = 0.5 * (between + (r1 - r2) * (r1 + r2) / between)
+    height = np.sqrt(np.maximum((r1 - foot) * (r1 + foot), 0.0))
+    gap = np.maximum(between - (r1 + r2), np.abs(r1 - r2) - between)
+    touching = gap < cuts.conversion_gap_max + cuts.dca_daughters_max
+    reach = np.minimum(legs.innermost + 2.0 * cuts.beyond_innermost_max, cuts.radius_max) + _ROUGH_CM
+    possible = np.zeros(len(r1), dtype=bool)
+    for side in (height, -height):
+        x = centre1[0] + foot * across[0] - side * across[1]
+        y = centre1[1] + foot * across[1] + side * across[0]
+        weight1, weight2 = legs.positive_pt / radius1, legs.negative_pt / radius2
+        px = (centre1[1] - y) * weight1 + (centre2[1] - y) * weight2
+        py = (x - centre1[0]) * weight1 + (x - centre2[0]) * weight2
+        flight_x, flight_y = x - legs.vertex[0], y - legs.vertex[1]
+        pt = np.maximum(np.sqrt(px * px + py * py), 1e-9)
+        along, beside = (px * flight_x + py * flight_y) / pt, (px * flight_y - py * flight_x) / pt
+        points = np.abs(beside) < _ROUGH_POINTING * along + _ROUGH_CM
+        possible |= points & (x * x + y * y < reach * reach)
+    return possible & touching
 
 
 class _Photons(NamedTuple):
