@@ -20,9 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pidflow.config.v0 import V0Cuts
 
 RUN, BZ = 900001, -5.0
 FRAME_TRACKS = 90_000
@@ -84,17 +87,24 @@ def _repeated(tables: dict[str, Any], copies: int, rng: np.random.Generator) -> 
 # what is measured, each in its own process
 
 
-def ingest(path: Path, folder: Path, part: int, parts: int) -> None:
-    """Run the workflow's own ingestion of a part of a file."""
+def ingest(path: Path, folder: Path, part: int, parts: int, v0: V0Cuts | None = None) -> None:
+    """Run the workflow's own ingestion of a part of a file, from raw AO2D to the track table."""
     from pidflow.config.models import Ingest
     from pidflow.ingest.read import ingest_file
     from pidflow.ingest.reader import Request
 
     request = Request(
         path=path, source=path.name, run=RUN, period="EX22a", recopass="apass1", bz=BZ, simulation=False,
-        settings=Ingest(),
+        settings=Ingest(v0=v0),
     )  # fmt: skip
     ingest_file(request, folder / "tracks.parquet", folder / "v0s.parquet", part=part, parts=parts)
+
+
+def ingest_with_v0(path: Path, folder: Path, part: int, parts: int) -> None:
+    """The same with the search for V0 candidates, as the workflow does by default."""
+    from pidflow.config.v0 import V0Cuts
+
+    ingest(path, folder, part, parts, V0Cuts())
 
 
 def _columns() -> dict[str, tuple[str, ...]]:
@@ -138,10 +148,18 @@ def pandas_way(path: Path, folder: Path, part: int, parts: int) -> None:
 
 WAYS: dict[str, Callable[[Path, Path, int, int], None]] = {
     "ingest": ingest,
+    "ingest_with_v0": ingest_with_v0,
     "uproot_alone": uproot_alone,
     "pandas_way": pandas_way,
 }
-MEASURED = [("ingest", 2), ("ingest", 1), ("uproot_alone", 2), ("uproot_alone", 1), ("pandas_way", 1)]
+MEASURED = [
+    ("ingest", 2),
+    ("ingest", 1),
+    ("ingest_with_v0", 2),
+    ("uproot_alone", 2),
+    ("uproot_alone", 1),
+    ("pandas_way", 1),
+]
 """Ways, and jobs that share a file."""
 
 
@@ -180,15 +198,16 @@ def main() -> None:
     seconds = {key: statistics.median(values) for key, values in times.items()}
     memory = {key: statistics.median(values) for key, values in peaks.items()}
     rates = {key: more / (seconds[*key, "large"] - seconds[*key, "small"]) for key in MEASURED}
-    print(f"\n{'':14}{'jobs':>5}{'tracks/s':>12}{'s, large':>10}{'MiB, small':>12}{'MiB, large':>12}")
+    print(f"\n{'':16}{'jobs':>4}{'tracks/s':>12}{'s, large':>10}{'MiB, small':>12}{'MiB, large':>12}")
     for key in MEASURED:
         print(
-            f"{key[0]:14}{key[1]:5}{rates[key]:12,.0f}{seconds[*key, 'large']:10.2f}{memory[*key, 'small']:12.0f}"
+            f"{key[0]:16}{key[1]:4}{rates[key]:12,.0f}{seconds[*key, 'large']:10.2f}{memory[*key, 'small']:12.0f}"
             f"{memory[*key, 'large']:12.0f}"
         )
     own = "ingest", 2
     result = {
         "tracks_per_second": round(rates[own]),
+        "tracks_per_second_with_v0": round(rates["ingest_with_v0", 2]),
         "tracks_per_second_one_job": round(rates["ingest", 1]),
         "ratio_to_uproot_read": rates[own] / rates["uproot_alone", 1],
         "ratio_to_uproot_read_job_for_job": rates["ingest", 1] / rates["uproot_alone", 1],

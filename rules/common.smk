@@ -168,8 +168,8 @@ def report_parts(wildcards):
     labelled = ["simulation", *(["closure"] if CLOSURE else [])]
     with_data = [run for run, row in RUNS.items() if row.data]
     return [
-        *collect(rules.tag_and_probe.output.figure, run=RUNS, sample="simulation"),
-        *collect(rules.tag_and_probe.output.figure, run=with_data, sample="data"),
+        *(collect(rules.tag_and_probe.output.figure, run=RUNS, sample="simulation") if CONFIG.ingest.v0 else []),
+        *(collect(rules.tag_and_probe.output.figure, run=with_data, sample="data") if CONFIG.ingest.v0 else []),
         *collect(rules.plot_response.output.figure, run=RUNS),
         *collect(rules.plot_features.output.figure, run=RUNS),
         *collect(rules.plot_training.output.history, run=RUNS),

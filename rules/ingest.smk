@@ -111,7 +111,7 @@ rule tag_and_probe:
         mem_mb=megabytes(1000, 5),
         runtime=20,
     params:
-        v0=settings(CONFIG.ingest.v0),
+        v0=INGEST["v0"],
         code=digest("tag_and_probe.py"),
     message:
         "Run {wildcards.run}: tag-and-probe samples of {wildcards.sample}"

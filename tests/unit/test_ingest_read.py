@@ -139,6 +139,16 @@ def test_too_many_bad_files_fail_the_run(tmp_path: Path) -> None:
         check_inputs(paths[-1:], tmp_path / "inputs.json", policy=BadFiles(policy="skip", max_share=0.99))
 
 
+def test_parts_of_a_file_are_accounted_together(tmp_path: Path) -> None:
+    parts = [origin("a.root", part=[number, 2], fingerprints={f"DF_{number}": "a"}) for number in (1, 2)]
+    del parts[1]["sha256"]
+    check_inputs(tables(tmp_path, [*parts, origin("b.root")]), tmp_path / "inputs.json", policy=BadFiles())
+    files = read_json(tmp_path / "inputs.json")["files"]
+    assert [(file["source"], file["sha256"], file["counts"]["tracks"]) for file in files] == [
+        ("a.root", "a.root", 10), ("b.root", "b.root", 5)
+    ]  # fmt: skip
+
+
 def test_parts_of_a_file_count_as_one(tmp_path: Path) -> None:
     parts = [{**SKIPPED, "part": [number, 3]} for number in (1, 2, 3)]
     read = [origin(f"{number}.root") for number in range(9)]

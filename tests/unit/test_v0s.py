@@ -22,7 +22,7 @@ from pidflow.ingest import v0_finder
 from pidflow.ingest.helix import TrackParameters, propagate_to_vertex
 from pidflow.ingest.tag_and_probe import Spectrum, read_spectra, summarise, write_summary
 from pidflow.ingest.v0_figure import plot_v0s
-from pidflow.ingest.v0_finder import V0s, closest_approach, find_v0s, parallel_approach, v0_table
+from pidflow.ingest.v0_finder import V0s, as_table, closest_approach, find_v0s, parallel_approach
 from pidflow.physics import BY_PDG
 from pidflow.simulate.ao2d import FAKE_LABEL
 from pidflow.simulate.helix import Helix
@@ -134,7 +134,7 @@ def tables(frames: list[Frame], folder: Path, settings: V0Cuts) -> list[Path]:
     paths = []
     for number, frame in enumerate(frames):
         n = len(frame.collision)
-        table = v0_table(
+        table = as_table(
             frame.find(settings),
             {
                 "source": "file.root",

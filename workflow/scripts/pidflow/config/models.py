@@ -57,7 +57,9 @@ class Ingest(Block):
         description="what the input files hold: raw AO2D, derived AO2D of the PID ML producer, derived AO2D of the UD "
         "producer, AliESDs, flat tables; `auto` looks into each file",
     )
-    v0: V0Cuts = Field(default_factory=V0Cuts, description="search for weak decays and photon conversions")
+    v0: V0Cuts | None = Field(
+        default_factory=V0Cuts, description="search for weak decays and photon conversions; null: none"
+    )
     bad_files: BadFiles = Field(default_factory=BadFiles, description="policy for unusable input files")
     bad_files_of_run: dict[int, BadFiles] = Field(
         default_factory=dict, description="another policy, by run", examples=[{"529399": {"policy": "skip"}}]

@@ -22,7 +22,7 @@ from pidflow.ingest.o2_columns import ITS_MAP, ITS_SIZES, TruthNames, its_column
 from pidflow.ingest.reader import Columns, Piece, masked_unless, measured, recorded
 from pidflow.ingest.table import to_table
 from pidflow.ingest.tof import tof_columns, tracked_time
-from pidflow.ingest.v0_finder import find_v0s, v0_table
+from pidflow.ingest.v0_finder import v0_table
 from pidflow.physics import C_CM_PER_PS
 
 _PARAMETERS = ("fX", "fY", "fZ", "fAlpha", "fSnp", "fTgl", "fSigned1Pt")
@@ -135,8 +135,9 @@ class Ao2dFile(FrameReader):
         detectors = _detectors(
             track, tgl=parameters.tgl, run2=track["fTrackType"] == _RUN2_TRACK, index=index, collision=own
         )
-        v0s = find_v0s(
+        v0s = v0_table(
             parameters,
+            identity,
             collision=index,
             vertex=vertices,
             dca_xy=at_vertex["dca_xy"],
@@ -145,7 +146,7 @@ class Ao2dFile(FrameReader):
             settings=request.settings.v0,
             innermost=np.hypot(parameters.x, parameters.y) if innermost else None,
         )
-        return to_table(identity | at_vertex | detectors | truth), v0_table(v0s, identity)
+        return to_table(identity | at_vertex | detectors | truth), v0s
 
     def _joined(
         self, frame: Frame, tracks: str, n: int, table: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()
@@ -187,16 +188,17 @@ def _detectors(
     }
     if "fSigma1Pt" in extra:
         columns["sigma_1pt"] = extra["fSigma1Pt"]
-    length = extra["fLength"].astype(np.float64)
+    tof = np.flatnonzero(has_tof)
+    length, momentum, time = (extra[name][tof].astype(np.float64) for name in ("fLength", "fTOFExpMom", "fTrackTime"))
     # the converter of Run 2 stores the momentum times the speed of light in cm/ps
-    momentum = np.where(has_tof, extra["fTOFExpMom"], 1.0) / np.where(run2, C_CM_PER_PS, 1.0)
-    hypothesis = (extra["fFlags"] >> _HYPOTHESIS_SHIFT).astype(np.intp)
+    momentum /= np.where(run2[tof], C_CM_PER_PS, 1.0)
+    hypothesis = (extra["fFlags"][tof] >> _HYPOTHESIS_SHIFT).astype(np.intp)
     return columns | tof_columns(
         has_tof,
-        extra["fTrackTime"].astype(np.float64) * 1e3 + tracked_time(length, momentum, hypothesis),
+        time * 1e3 + tracked_time(length, momentum, hypothesis),
         length,
         momentum,
-        collision=index,
+        collision=index[tof],
         collision_time=collision["fCollisionTime"] * 1e3,
         collision_time_error=collision["fCollisionTimeRes"] * 1e3,
     )

@@ -24,7 +24,7 @@ from pidflow.ingest.reader import Columns, Piece, Reader, Request, masked_unless
 from pidflow.ingest.rootfile import RootFile, damage_told
 from pidflow.ingest.table import to_table
 from pidflow.ingest.tof import TRACKING_MASS, tof_columns
-from pidflow.ingest.v0_finder import find_v0s, v0_table
+from pidflow.ingest.v0_finder import v0_table
 from pidflow.physics import C_CM_PER_PS
 
 TRACKS_PER_UNIT = 50_000
@@ -226,8 +226,9 @@ class EsdFile(Reader):
         variance = tracks.members["fC"][:, _SIGMA_1PT2].astype(np.float64)
         detectors["sigma_1pt"] = np.sqrt(np.where(variance > 0, variance, np.nan))
         detectors = {name: values[kept] for name, values in detectors.items()}
-        v0s = find_v0s(
+        v0s = v0_table(
             parameters,
+            identity,
             collision=tracks.event[kept],
             vertex=events.vertex,
             dca_xy=at_vertex["dca_xy"],
@@ -243,7 +244,7 @@ class EsdFile(Reader):
             to_table(identity | at_vertex | detectors | _tof_columns(tree, events, tracks, kept) | truth),
             counts,
             {name: fingerprint(tracks.members["fP"])} if len(tracks.row) else {},
-            v0_table(v0s, identity),
+            v0s,
         )
 
 
@@ -520,10 +521,10 @@ def _tof_columns(tree: EsdTree, events: Events, tracks: Tracks, kept: NDArray[np
     present = matched & np.isfinite(signal) & np.isfinite(momentum)
     columns = tof_columns(
         present,
-        signal,
-        length,
-        momentum,
-        collision=tracks.event[kept],
+        signal[present],
+        length[present],
+        momentum[present],
+        collision=tracks.event[kept][present],
         collision_time=np.zeros(len(events.sizes)),
         collision_time_error=events.time_spread,
     )

@@ -12,8 +12,7 @@ from pidflow.errors import PidflowError
 from pidflow.files import write_json
 from pidflow.origin import read_origin
 
-
-_OWN = ("fingerprints", "filled")
+_OF_TABLE = ("fingerprints", "filled", "part")
 """What an origin says of its table alone."""
 
 
@@ -45,17 +44,28 @@ def check_inputs(tables: Sequence[str | Path], output: str | Path, *, policy: Ba
         )
     read = [origin for origin in origins if "skipped" not in origin]
     _require_distinct(read)
+    files = _files(read)
     counts: Counter[str] = Counter()
-    for origin in read:
-        counts.update(origin["counts"])
+    for file in files:
+        counts.update(file["counts"])
     write_json(
         output,
         {
-            "files": [{key: value for key, value in origin.items() if key not in _OWN} for origin in read],
+            "files": files,
             "skipped": [{"source": source, "reason": reason} for source, reason in skipped.items()],
             "counts": dict(counts),
         },
     )
+
+
+def _files(origins: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was read of each file, its parts together."""
+    files: dict[str, dict[str, Any]] = {}
+    for origin in origins:
+        file = files.setdefault(origin["source"], {"counts": Counter()})
+        file["counts"].update(origin["counts"])
+        file |= {key: value for key, value in origin.items() if key not in (*_OF_TABLE, "counts")}
+    return [{**file, "counts": dict(file["counts"])} for file in files.values()]
 
 
 def _require_distinct(origins: Sequence[dict[str, Any]]) -> None:

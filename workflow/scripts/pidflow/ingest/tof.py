@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pidflow.ingest.event_time import event_times
 from pidflow.ingest.helix import Array
 from pidflow.ingest.reader import Columns, masked_unless
+from pidflow.physics import C_CM_PER_PS
 from pidflow.response import expected_time
 
 TRACKING_MASS = np.array(
@@ -47,24 +48,16 @@ def tof_columns(
     present
         Which tracks have a hit, bool [n].
     signal, length, momentum
-        Measured time in ps, track length in cm, momentum of the expected time in GeV/c; float64 [n].
+        Measured time in ps, track length in cm, momentum of the expected time in GeV/c, of the tracks with a
+        hit; float64 [k].
     collision
-        Row of each track's collision, [n].
+        Row of the collision of each track with a hit, [k].
     collision_time, collision_time_error
         Of each collision, ps, float64 [m]; an error that is not positive and finite means unknown.
     """
-    event_time = np.full(len(present), np.nan)
-    error = np.full(len(present), np.nan)
-    event_time[present], error[present] = event_times(
-        signal[present],
-        length[present],
-        momentum[present],
-        collision[present],
-        collision_time,
-        collision_time_error,
-    )
+    event_time, error = event_times(signal, length, momentum, collision, collision_time, collision_time_error)
     with np.errstate(divide="ignore", invalid="ignore"):
-        beta = expected_time(length, 1.0, 0.0) / (signal - event_time)
+        beta = length / (C_CM_PER_PS * (signal - event_time))
     columns = {
         "tof_signal": signal,
         "tof_event_time": event_time,
@@ -73,4 +66,11 @@ def tof_columns(
         "tof_exp_mom": momentum,
         "length": length,
     }
-    return {name: masked_unless(present, values) for name, values in columns.items()}
+    return {name: _spread(present, values) for name, values in columns.items()}
+
+
+def _spread(present: NDArray[np.bool_], values: Array) -> NDArray[np.float64]:
+    """Return values [k] of the tracks that are `present`, [n], masked elsewhere."""
+    whole = np.zeros(len(present))
+    whole[present] = values
+    return masked_unless(present, whole)

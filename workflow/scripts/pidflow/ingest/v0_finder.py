@@ -370,7 +370,41 @@ def find_v0s(
     return joined[kept[np.lexsort((joined.positive[kept], joined.kind[kept]))]]
 
 
-def v0_table(v0s: V0s, tracks: Columns) -> pa.Table:
+def v0_table(
+    parameters: TrackParameters,
+    tracks: Columns,
+    *,
+    collision: NDArray[np.integer],
+    vertex: Array,
+    dca_xy: Array,
+    candidate: NDArray[np.bool_],
+    bz: float,
+    settings: V0Cuts | None,
+    innermost: Array | None = None,
+) -> pa.Table:
+    """Return the V0 table of some tracks, empty without `settings`; other arguments as of `find_v0s`.
+
+    Parameters
+    ----------
+    tracks
+        Columns that identify the tracks (`pidflow.tracks.ROW_ID`, run and collision), [n].
+    """
+    if settings is None:
+        return schema().empty_table()
+    v0s = find_v0s(
+        parameters,
+        collision=collision,
+        vertex=vertex,
+        dca_xy=dca_xy,
+        candidate=candidate,
+        bz=bz,
+        settings=settings,
+        innermost=innermost,
+    )
+    return as_table(v0s, tracks)
+
+
+def as_table(v0s: V0s, tracks: Columns) -> pa.Table:
     """Return the V0 table of some tracks: two rows for each candidate, the positive leg first.
 
     Parameters
@@ -533,7 +567,8 @@ def _may_decay(legs: _Legs, helices: _Helices, cuts: V0Cuts) -> NDArray[np.bool_
         along, beside = (px * flight_x + py * flight_y) / pt, (px * flight_y - py * flight_x) / pt
         points = np.abs(beside) < _ROUGH_POINTING * along + _ROUGH_CM
         possible |= points & (x * x + y * y < reach * reach)
-    return possible & touching
+    possible &= touching
+    return possible
 
 
 class _Photons(NamedTuple):
