@@ -69,6 +69,11 @@ def bad_files(run):
     return CONFIG.ingest.bad_files_of_run.get(int(run), CONFIG.ingest.bad_files)
 
 
+def ingest_settings(run):
+    """Return how a run's files were read, and its policy for unusable ones."""
+    return INGEST | {"bad_files": settings(bad_files(run))}
+
+
 def run_row(wildcards):
     """Return the run table's row of the job's run."""
     return RUNS[int(wildcards.run)]

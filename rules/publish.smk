@@ -50,7 +50,8 @@ rule publish_model:
         path=CONFIG.publish.path,
         threshold=CONFIG.evaluate.threshold,
         selection=settings(CONFIG.dataset.selection),
-        config=settings_of("ingest", "dataset", "features", "models", "adapt"),
+        config=lambda wildcards: {"ingest": ingest_settings(wildcards.run)}
+        | settings_of("dataset", "features", "models", "adapt"),
         seed=CONFIG.seed,
         repository=str(workflow.basedir),
         code=digest("publish_model.py"),

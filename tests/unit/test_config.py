@@ -5,7 +5,8 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -180,10 +181,15 @@ def test_examples_are_found():
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
-        block = field.annotation
-        if isinstance(block, type) and issubclass(block, BaseModel):
+        # a block, or a block or null
+        annotations = (
+            field.annotation,
+            *(get_args(field.annotation) if get_origin(field.annotation) is UnionType else ()),
+        )
+        blocks = [block for block in annotations if isinstance(block, type) and issubclass(block, BaseModel)]
+        for block in blocks:
             yield from leaves(block, f"{prefix}{name}.")
-        else:
+        if not blocks:
             yield prefix + name
 
 

@@ -79,7 +79,7 @@ def test_card_tells_what_a_user_needs(tmp_path: Path) -> None:
         "TOF below p = 0.5 GeV/c",
         "| pt_min | 0.1 |",
         "None: the model knows simulation only",
-        "the collision time stands for the TOF event time",
+        "made of the collision time and the other tracks' TOF",
         "10 comparisons",
     ):
         assert text in card

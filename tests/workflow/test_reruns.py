@@ -38,8 +38,8 @@ def test_a_changed_input_reruns_its_run_only(production: Checkout) -> None:
 def test_a_plot_option_reruns_plots_only(production: Checkout) -> None:
     plan = production.planned("--config", "evaluate={image_format: svg, bootstrap: 20}")
     plots = {"plot_response", "plot_features", "plot_training", "plot_evaluation", "plot_signal", "plot_closure"}
-    # the comparison draws its figure with the table, the report shows them, the merged configuration changed
-    assert plan.rules == plots | {"compare_methods", "write_report", "write_configuration", "all"}
+    # these draw their figures with their tables; the report shows them, the merged configuration changed
+    assert plan.rules == plots | {"compare_methods", "tag_and_probe", "write_report", "write_configuration", "all"}
 
 
 def test_an_edited_module_reruns_the_rules_that_import_it(production: Checkout) -> None:
