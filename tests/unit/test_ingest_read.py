@@ -11,13 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
+from hypothesis import given
+from hypothesis import strategies as st
 from ingesting import DEFAULTS, ingest, ingested
 from test_simulate import example
 
 from pidflow.config.models import BadFiles, Ingest
 from pidflow.errors import PidflowError
 from pidflow.files import read_json
+from pidflow.ingest import ao2d
 from pidflow.ingest.formats import format_of
+from pidflow.ingest.frames import collision_blocks
 from pidflow.ingest.inputs import check_inputs
 from pidflow.ingest.read import skip_file
 from pidflow.ingest.reader import Request
@@ -176,3 +180,41 @@ def test_a_skipped_file_leaves_empty_tables_with_the_reason(tmp_path: Path) -> N
     assert pq.read_schema(tracks).remove_metadata().equals(schema())
     assert read_origin(tracks)["skipped"] == "bad.root: an empty file; transfer it again"
     assert set(ROW_ID) <= set(pq.read_schema(v0s).names)
+
+
+# data frames in blocks
+
+
+@given(st.lists(st.integers(0, 6), max_size=40), st.integers(1, 15))
+def test_no_collision_straddles_two_blocks(collision: list[int], size: int) -> None:
+    for order in (sorted(collision), collision):
+        index = np.array(order, dtype=np.int64)
+        blocks = collision_blocks(index, size)
+        covered = [row for block in blocks for row in range(block.start, block.stop)]
+        assert covered == list(range(len(index)))
+        seen: set[int] = set()
+        for block in blocks:
+            own = set(index[block].tolist())
+            assert not own & seen
+            seen |= own
+        assert all(block.stop - block.start >= size for block in blocks[:-1])
+
+
+def test_blocks_are_no_larger_than_they_must_be() -> None:
+    blocks = collision_blocks(np.repeat(np.arange(100), 10), 95)
+    assert [block.stop - block.start for block in blocks] == [100] * 10
+    assert collision_blocks(np.array([0, 1, 0, 1]), 1) == [slice(0, 4)]
+    assert collision_blocks(np.array([], dtype=np.int64)) == [slice(0, 0)]
+
+
+def test_blocks_change_nothing(simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingest(simulated, tmp_path / "whole.parquet")
+    monkeypatch.setattr(ao2d, "collision_blocks", lambda collision: collision_blocks(collision, 500))
+    ingest(simulated, tmp_path / "blocks.parquet")
+    whole, blocks = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "blocks"))
+    assert blocks.equals(whole)
+    tables = [pq.read_table(tmp_path / f"{name}.v0.parquet") for name in ("whole", "blocks")]
+    own, other = (sorted(map(str, table.drop_columns(["v0"]).to_pylist())) for table in tables)
+    assert own == other and len(own) > 100
+    legs = tables[1].group_by(["data_frame", "v0"]).aggregate([("row", "count")])
+    assert set(legs["row_count"].to_pylist()) == {2}

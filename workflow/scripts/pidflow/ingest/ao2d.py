@@ -22,7 +22,7 @@ from pidflow.ingest.o2_columns import ITS_MAP, ITS_SIZES, TruthNames, its_column
 from pidflow.ingest.reader import Columns, Piece, masked_unless, measured, recorded
 from pidflow.ingest.table import to_table
 from pidflow.ingest.tof import tof_columns, tracked_time
-from pidflow.ingest.v0_finder import v0_table
+from pidflow.ingest.v0_finder import joined_tables, v0_table
 from pidflow.physics import C_CM_PER_PS
 
 _PARAMETERS = ("fX", "fY", "fZ", "fAlpha", "fSnp", "fTgl", "fSigned1Pt")
@@ -110,7 +110,7 @@ class Ao2dFile(FrameReader):
             pa.concat_tables([table for table, _ in pieces]),
             counts,
             {f"DF_{frame.number}": content} if n_tracks else {},
-            pa.concat_tables([v0s for _, v0s in pieces]),
+            joined_tables([v0s for _, v0s in pieces]),
         )
 
     def _block(

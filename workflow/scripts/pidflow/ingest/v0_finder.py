@@ -433,6 +433,14 @@ def as_table(v0s: V0s, tracks: Columns) -> pa.Table:
     return to_table(columns, schema())
 
 
+def joined_tables(tables: list[pa.Table]) -> pa.Table:
+    """Return the V0 tables of parts of a data frame as one, its candidates numbered through."""
+    table = pa.concat_tables(tables)
+    position = table.schema.get_field_index("v0")
+    number = pa.array(np.arange(table.num_rows, dtype=np.int32) // 2)
+    return table.set_column(position, table.schema.field(position), number)
+
+
 def _joined(parts: list[V0s]) -> V0s:
     integers, none, vectors = np.empty(0, dtype=np.int64), np.empty(0), np.empty((3, 0))
     empty = V0s(*(integers,) * 4, *(vectors,) * 3, *(none,) * 7)
