@@ -115,7 +115,9 @@ def local_file(wildcards):
 def parts(uri):
     """Return the suffixes of the parts that a large local ROOT file is read in; one, empty, for others."""
     path = Path(uri)
-    size = path.stat().st_size if path.suffix == ".root" and path.is_file() else 0
+    # repeated rows are found within one job only
+    whole = path.suffix != ".root" or CONFIG.ingest.drop_duplicates
+    size = path.stat().st_size if path.is_file() and not whole else 0
     count = -(-size // (CONFIG.ingest.part_mb * 1_000_000))
     return [f".{number}of{count}" for number in range(1, count + 1)] if count > 1 else [""]
 
