@@ -45,7 +45,7 @@ MIN_OTHERS = 3
 agree on some time by chance of their hypotheses."""
 
 _TRACKS_AT_A_TIME = 4096
-_MOST_PADDING = 12
+_MOST_PADDING = 6
 """Collisions are padded to a common number of tracks by less than one in so many; small ones are not."""
 
 _COLLISION_TIME = 1 << 24
