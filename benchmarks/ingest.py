@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pidflow.config.v0 import V0Cuts
 
 RUN, BZ = 900001, -5.0
-FRAME_TRACKS = 100_000
-FRAMES = {"small": 6, "large": 60}
+FRAME_TRACKS = 90_000
+FRAMES = {"small": 10, "large": 100}
 ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "ingest.json"
 
