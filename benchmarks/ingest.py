@@ -4,7 +4,8 @@ Run as ``make bench-ingest``. Prints a table and writes ``benchmarks/results/ing
 process of its own; the rate is that of the steady state, (tracks of the large − of the small file) / (difference of
 their times). The workflow reads a large file by several jobs, each with its share of the data frames; so two jobs are
 what two cores do. The files are example data: a simulated data frame, repeated with noise on every float so that it
-compresses as real data does, with zstd; frames of the size to which AO2D files are merged in production.
+compresses as data does, with zstd, one basket per column and data frame. Rates depend on the size of the frames, that
+of uproot most; the result names it.
 """
 
 from __future__ import annotations
