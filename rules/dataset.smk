@@ -9,6 +9,7 @@ rule fit_response:
         response="<results>/{run}/dataset/response.json",
     log:
         "<logs>/{run}/fit_response.log",
+        record="<results>/{run}/provenance/fit_response.json",
     benchmark:
         "<benchmarks>/{run}/fit_response.jsonl"
     conda:
@@ -35,6 +36,7 @@ rule build_dataset:
         quality="<results>/{run}/dataset/{sample}.quality.json",
     log:
         "<logs>/{run}/build_dataset/{sample}.log",
+        record="<results>/{run}/provenance/build_dataset/{sample}.json",
     benchmark:
         "<benchmarks>/{run}/build_dataset/{sample}.jsonl"
     wildcard_constraints:
@@ -62,6 +64,7 @@ rule select_features:
         shap="<results>/{run}/dataset/shap.npz",
     log:
         "<logs>/{run}/select_features.log",
+        record="<results>/{run}/provenance/select_features.json",
     benchmark:
         "<benchmarks>/{run}/select_features.jsonl"
     conda:
@@ -94,6 +97,7 @@ rule plot_response:
         ),
     log:
         "<logs>/{run}/plot_response.log",
+        record="<results>/{run}/provenance/plot_response.json",
     benchmark:
         "<benchmarks>/{run}/plot_response.jsonl"
     conda:
@@ -123,6 +127,7 @@ rule plot_features:
         ),
     log:
         "<logs>/{run}/plot_features.log",
+        record="<results>/{run}/provenance/plot_features.json",
     benchmark:
         "<benchmarks>/{run}/plot_features.jsonl"
     conda:

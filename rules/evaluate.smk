@@ -14,6 +14,7 @@ rule score_tracks:
         scores="<results>/{run}/evaluate/scores/{model}_{sample}.parquet",
     log:
         "<logs>/{run}/score_tracks/{model}_{sample}.log",
+        record="<results>/{run}/provenance/score_tracks/{model}_{sample}.json",
     benchmark:
         "<benchmarks>/{run}/score_tracks/{model}_{sample}.jsonl"
     wildcard_constraints:
@@ -41,6 +42,7 @@ rule attach_truth:
         dataset="<results>/{run}/closure/tracks.parquet",
     log:
         "<logs>/{run}/attach_truth.log",
+        record="<results>/{run}/provenance/attach_truth.json",
     benchmark:
         "<benchmarks>/{run}/attach_truth.jsonl"
     conda:
@@ -84,6 +86,7 @@ rule compute_metrics:
         metrics="<results>/{run}/evaluate/metrics/{model}_{sample}.json",
     log:
         "<logs>/{run}/compute_metrics/{model}_{sample}.log",
+        record="<results>/{run}/provenance/compute_metrics/{model}_{sample}.json",
     benchmark:
         "<benchmarks>/{run}/compute_metrics/{model}_{sample}.jsonl"
     wildcard_constraints:
@@ -138,6 +141,7 @@ rule plot_evaluation:
         ),
     log:
         "<logs>/{run}/plot_evaluation/{sample}.log",
+        record="<results>/{run}/provenance/plot_evaluation/{sample}.json",
     benchmark:
         "<benchmarks>/{run}/plot_evaluation/{sample}.jsonl"
     wildcard_constraints:
@@ -171,6 +175,7 @@ rule plot_training:
         ),
     log:
         "<logs>/{run}/plot_training.log",
+        record="<results>/{run}/provenance/plot_training.json",
     benchmark:
         "<benchmarks>/{run}/plot_training.jsonl"
     conda:
@@ -201,6 +206,7 @@ rule plot_signal:
         ),
     log:
         "<logs>/{run}/plot_signal/{sample}.log",
+        record="<results>/{run}/provenance/plot_signal/{sample}.json",
     benchmark:
         "<benchmarks>/{run}/plot_signal/{sample}.jsonl"
     wildcard_constraints:
@@ -234,6 +240,7 @@ rule plot_closure:
         ),
     log:
         "<logs>/{run}/plot_closure.log",
+        record="<results>/{run}/provenance/plot_closure.json",
     benchmark:
         "<benchmarks>/{run}/plot_closure.jsonl"
     conda:
@@ -269,6 +276,7 @@ rule compare_methods:
         ),
     log:
         "<logs>/compare_methods.log",
+        record="<results>/provenance/compare_methods.json",
     benchmark:
         "<benchmarks>/compare_methods.jsonl"
     conda:

@@ -7,6 +7,7 @@ rule fetch_file:
         folder=temp(directory("<results>/{run}/fetched/{sample}/{file}")),
     log:
         "<logs>/{run}/fetch_file/{sample}_{file}.log",
+        record="<results>/{run}/provenance/fetch_file/{sample}_{file}.json",
     benchmark:
         "<benchmarks>/{run}/fetch_file/{sample}_{file}.jsonl"
     wildcard_constraints:
@@ -36,6 +37,7 @@ rule ingest_file:
         v0s="<results>/{run}/ingest/{sample}/{file}{part}.v0.parquet",
     log:
         "<logs>/{run}/ingest_file/{sample}_{file}{part}.log",
+        record="<results>/{run}/provenance/ingest_file/{sample}_{file}{part}.json",
     benchmark:
         "<benchmarks>/{run}/ingest_file/{sample}_{file}{part}.jsonl"
     wildcard_constraints:
@@ -68,6 +70,7 @@ rule check_inputs:
         inputs="<results>/{run}/ingest/{sample}.json",
     log:
         "<logs>/{run}/check_inputs/{sample}.log",
+        record="<results>/{run}/provenance/check_inputs/{sample}.json",
     benchmark:
         "<benchmarks>/{run}/check_inputs/{sample}.jsonl"
     wildcard_constraints:
@@ -101,6 +104,7 @@ rule tag_and_probe:
         ),
     log:
         "<logs>/{run}/tag_and_probe/{sample}.log",
+        record="<results>/{run}/provenance/tag_and_probe/{sample}.json",
     benchmark:
         "<benchmarks>/{run}/tag_and_probe/{sample}.jsonl"
     wildcard_constraints:

@@ -9,6 +9,7 @@ rule export_model:
         bundle=directory("<results>/{run}/export"),
     log:
         "<logs>/{run}/export_model.log",
+        record="<results>/{run}/provenance/export_model.json",
     benchmark:
         "<benchmarks>/{run}/export_model.jsonl"
     conda:
@@ -37,6 +38,7 @@ rule publish_model:
         entry="<registry>/runs/{run}.json",
     log:
         "<logs>/{run}/publish_model.log",
+        record="<results>/{run}/provenance/publish_model.json",
     benchmark:
         "<benchmarks>/{run}/publish_model.jsonl"
     conda:
@@ -66,6 +68,7 @@ rule write_configuration:
         config="<results>/config.yaml",
     log:
         "<logs>/write_configuration.log",
+        record="<results>/provenance/write_configuration.json",
     localrule: True
     conda:
         "../envs/tables.yaml"
@@ -92,6 +95,7 @@ rule write_report:
         html="<results>/report.html",
     log:
         "<logs>/write_report.log",
+        record="<results>/provenance/write_report.json",
     localrule: True
     conda:
         "../envs/report.yaml"

@@ -6,6 +6,7 @@ rule simulate_simulation:
         ao2d=f"{CONFIG.example.folder}/{{run}}/{{kind}}_{{number}}.root",
     log:
         "<logs>/{run}/simulate_ao2d/{kind}_{number}.log",
+        record="<results>/{run}/provenance/simulate_ao2d/{kind}_{number}.json",
     benchmark:
         "<benchmarks>/{run}/simulate_ao2d/{kind}_{number}.jsonl"
     wildcard_constraints:

@@ -9,6 +9,7 @@ rule train_model:
         model=directory("<results>/{run}/train/{model}"),
     log:
         "<logs>/{run}/train_model/{model}.log",
+        record="<results>/{run}/provenance/train_model/{model}.json",
     benchmark:
         "<benchmarks>/{run}/train_model/{model}.jsonl"
     wildcard_constraints:
@@ -40,6 +41,7 @@ rule adapt_model:
         model=directory("<results>/{run}/train/fse_{method}"),
     log:
         "<logs>/{run}/adapt_model/{method}.log",
+        record="<results>/{run}/provenance/adapt_model/{method}.json",
     benchmark:
         "<benchmarks>/{run}/adapt_model/{method}.jsonl"
     wildcard_constraints:

@@ -2,88 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config", "envs", "profiles", "rules", "slurm", "workflow")
-
-SMALL = """
-example: {events_per_file: 700}
-models:
-  fse: {optimisation: {epochs: 4, batch: 128}}
-  gbdt: {trees: 40}
-adapt: {epochs: 2}
-evaluate: {bootstrap: 20}
-"""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Rules that would run, and the runs that their jobs belong to."""
-
-    rules: set[str]
-    runs: set[str]
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A copy of the repository in which the workflow runs."""
-
-    folder: Path
-
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Call snakemake with the small configuration; return the finished process, stderr in stdout."""
-        command = [sys.executable, "-m", "snakemake", "--configfile", "small.yaml", *arguments]
-        environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            timeout=900,
-        )
-
-    def planned(self, *arguments: str) -> Plan:
-        """Return what a dry run would do."""
-        done = self.snakemake("--dry-run", *arguments)
-        assert done.returncode == 0, done.stdout
-        table = done.stdout.partition("Job stats:")[2].partition("total")[0]
-        rules = set(re.findall(r"^(\w+) +\d+$", table, flags=re.MULTILINE))
-        return Plan(rules, set(re.findall(r"^Job \d+: Run (\d+):", done.stdout, flags=re.MULTILINE)))
-
-
-def copy_repository(folder: Path) -> Checkout:
-    """Copy what the workflow needs, with two simulated and two data files per run."""
-    for name in PARTS:
-        source = ROOT / name
-        if source.is_symlink():
-            (folder / name).symlink_to(source.readlink())
-        elif source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, folder / name)
-    (folder / "small.yaml").write_text(SMALL)
-    header, *rows = [line for line in (ROOT / "config/runs.tsv").read_text().splitlines() if line[0] != "#"]
-    columns = header.split("\t")
-    shortened = []
-    for row in rows:
-        cells = dict(zip(columns, row.split("\t"), strict=True))
-        for sample in ("data", "simulation"):
-            cells[sample] = ";".join(cells[sample].split(";")[:2])
-        shortened.append("\t".join(cells.values()))
-    (folder / "config/runs.tsv").write_text("\n".join([header, *shortened]) + "\n")
-    return Checkout(folder)
+from checkout import Checkout, copy_repository
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import uproot
-from conftest import Checkout
+from checkout import Checkout
 
 from pidflow.files import read_json
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Checkout
+from checkout import Checkout
 
 from pidflow.config import load_runs
 from pidflow.files import sha256

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Checkout
+from checkout import Checkout
 from test_bad_input import TABLE, edit
 from test_remote import Xrootd
 

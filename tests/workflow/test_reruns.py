@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import Checkout
+from checkout import Checkout
 
 
 @contextlib.contextmanager
