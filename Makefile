@@ -1,5 +1,7 @@
 # make demo    install, run the example production, say where the report is
 # make test    install what tests need, run them all
+# make test-conda     the conda environments: built, their imports, productions in them and without them
+# make test-cluster   productions on a Slurm of two nodes on this machine, with faults
 # make bench   measure, print tables, write benchmarks/results (bench-ingest: one topic)
 # make check   formatting, lint and types
 
@@ -8,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test bench check docs
+.PHONY: demo test test-conda test-cluster bench check docs
 
 $(VENV)/demo: requirements.lock
 	@echo "Installing into $(VENV) (two to three minutes)"
@@ -21,12 +23,23 @@ $(VENV)/test: $(VENV)/demo requirements-test.lock
 	@$(PIP) -r requirements-test.lock
 	@touch $@
 
+$(VENV)/conda: $(VENV)/test requirements-conda.lock
+	@$(PIP) -r requirements-conda.lock
+	@touch $@
+
 demo: $(VENV)/demo
 	@$(BIN)/snakemake --quiet reason host
 	@echo "Report: $(CURDIR)/results/report.html"
 
 test: $(VENV)/test
 	@$(BIN)/python -m pytest
+
+test-conda: $(VENV)/conda
+	@$(BIN)/python -m pytest tests/conda
+
+# needs root and Debian's slurmctld, slurmd, slurm-client and munge
+test-cluster: $(VENV)/test
+	@$(BIN)/python -m pytest tests/slurm
 
 bench: bench-ingest
 

@@ -4,6 +4,8 @@
 #   snakemake --profile slurm    the same on a cluster
 #   snakemake report             the HTML report
 #   snakemake compare            the table of methods
+#   snakemake crate              the production as an RO-Crate
+#   snakemake reproduce --config run=<run>   a published model again, compared file by file
 
 from snakemake.utils import min_version
 
@@ -23,6 +25,7 @@ include: "rules/dataset.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/publish.smk"
+include: "rules/provenance.smk"
 
 
 rule all:

@@ -10,15 +10,18 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from pidflow.config import check_runs, load_runs, validate
+from pidflow.config import batches, check_runs, file_key, load_runs, validate
+from pidflow.config.published import published_config
 from pidflow.ingest.remote import is_remote
 from pidflow.digest import digest
 from pidflow.errors import PidflowError
+from pidflow.files import size_mb
 
 try:
     CONFIG = validate(config, "configuration")
     RUNS = load_runs(CONFIG.runs, CONFIG.example.folder)
-    check_runs(CONFIG, RUNS)
+    if workflow.is_main_process:
+        check_runs(CONFIG, RUNS)
 except PidflowError as error:
     raise WorkflowError(str(error)) from None
 
@@ -29,10 +32,15 @@ COMPARED = [*METHODS, *ADAPTED]
 PUBLISHED = ADAPTED[0] if CONFIG.publish.model == "adapted" else "fse"
 CLOSURE = CONFIG.closure.truth is not None
 # how a file is read; policies are params of their own
-INGEST = CONFIG.ingest.model_dump(mode="json", exclude={"bad_files", "bad_files_of_run", "part_mb", "fetch_retries"})
+INGEST = CONFIG.ingest.model_dump(mode="json", exclude={"bad_files", "bad_files_of_run", "batch_mb", "fetch_retries"})
 # what lies beside a remote file of simulated events
 TRUTH_COMPANIONS = ["Kinematics.root"]
 IMAGE = CONFIG.evaluate.image_format
+
+
+if CONFIG.container:
+
+    container: CONFIG.container
 
 
 pathvars:
@@ -43,6 +51,7 @@ wildcard_constraints:
     run=r"[1-9]\d*",
     sample="simulation|data|closure",
     file=r"[A-Za-z0-9_-]+",
+    batch=r"[A-Za-z0-9_-]+",
     model="[a-z_]+",
 
 
@@ -52,11 +61,6 @@ wildcard_constraints:
 def settings(block):
     """Return a block of the configuration as plain values."""
     return block.model_dump(mode="json")
-
-
-def settings_of(*blocks):
-    """Return several blocks of the configuration by name."""
-    return {name: settings(getattr(CONFIG, name)) for name in blocks}
 
 
 def described(run):
@@ -69,14 +73,14 @@ def bad_files(run):
     return CONFIG.ingest.bad_files_of_run.get(int(run), CONFIG.ingest.bad_files)
 
 
-def ingest_settings(run):
-    """Return how a run's files were read, and its policy for unusable ones."""
-    return INGEST | {"bad_files": settings(bad_files(run))}
-
-
 def run_row(wildcards):
     """Return the run table's row of the job's run."""
     return RUNS[int(wildcards.run)]
+
+
+def samples_of(wildcards):
+    """Return the samples that the job's run has."""
+    return ["simulation", *(["data"] if run_row(wildcards).data else [])]
 
 
 def example_settings(wildcards):
@@ -93,46 +97,61 @@ def example_settings(wildcards):
     }
 
 
-def megabytes(base, per_input):
-    """Return the memory request: a base and a multiple of the input's size, more at each attempt."""
+def request(base, share, of):
+    """Return a resource function: a base and a share of the size of an input, more at each attempt."""
+    if not share:
+        return lambda wildcards, attempt: attempt * base
+    # Snakemake's input.size_mb starts an event loop per call, and asks for inputs that a group has yet to make
+    return lambda wildcards, input, attempt: attempt * int(base + share * size_mb(getattr(input, of)))
 
-    def request(wildcards, input, attempt):
-        return attempt * int(base + per_input * input.size_mb)
 
-    return request
+def megabytes(base, per_mb=0, of="tracks"):
+    """Return the memory request, by the size of the input named `of`."""
+    return request(base, per_mb, of)
+
+
+def minutes(base, per_gb=0, of="tracks"):
+    """Return the time request, by the size of the input named `of`."""
+    return request(base, per_gb / 1000, of)
 
 
 # input functions
 
 
-def local_file(wildcards):
-    """Return the input file of a track table: in place, or the folder that a remote one is fetched to."""
-    uri = run_row(wildcards).files(wildcards.sample)[wildcards.file]
-    return rules.fetch_file.output.folder if is_remote(uri) else uri
-
-
 @cache
-def parts(uri):
-    """Return the suffixes of the parts that a large local ROOT file is read in; one, empty, for others."""
-    path = Path(uri)
+def batches_of(run, sample):
+    """Return the batches in which a run's files are read, by key."""
+    settings = {"megabytes": CONFIG.ingest.batch_mb, "generated": CONFIG.example.folder}
     # repeated rows are found within one job only
-    whole = path.suffix != ".root" or CONFIG.ingest.drop_duplicates
-    size = path.stat().st_size if path.is_file() and not whole else 0
-    count = -(-size // (CONFIG.ingest.part_mb * 1_000_000))
-    return [f".{number}of{count}" for number in range(1, count + 1)] if count > 1 else [""]
+    return batches(RUNS[int(run)].files(sample), **settings, whole=CONFIG.ingest.drop_duplicates)
 
 
-def track_tables(run, sample):
-    """Return the track tables of a run's sample."""
-    files = RUNS[int(run)].files(sample)
+def batch_of(wildcards):
+    """Return the batch that the job reads."""
+    return batches_of(wildcards.run, wildcards.sample)[wildcards.batch]
+
+
+def local_files(wildcards):
+    """Return a batch's input files: in place, or the folder that a remote one is fetched to."""
+    fetched = "<results>/{run}/fetched/{sample}/{file}"
     return [
-        f"<results>/{run}/ingest/{sample}/{file}{part}.parquet" for file, uri in files.items() for part in parts(uri)
+        fetched.format(run=wildcards.run, sample=wildcards.sample, file=file_key(uri)) if is_remote(uri) else uri
+        for uri in batch_of(wildcards).uris
     ]
 
 
-def v0_tables(run, sample):
-    """Return the V0 tables of a run's sample."""
-    return [table.replace(".parquet", ".v0.parquet") for table in track_tables(run, sample)]
+def track_tables(run, sample):
+    """Return the folders that hold the track tables and V0 candidates of a run's sample."""
+    return [
+        f"<results>/{run}/ingest/{sample}/{batch.key}{suffix}"
+        for batch in batches_of(run, sample).values()
+        for suffix in batch.suffixes
+    ]
+
+
+def tracks_of(sample):
+    """Return the input function that gives the track tables of one sample of the job's run."""
+    return lambda wildcards: track_tables(wildcards.run, sample)
 
 
 def data_if_any(wildcards):
@@ -148,20 +167,14 @@ def truth_files(wildcards):
     }
 
 
-def labelled_tracks(wildcards):
-    """Return the dataset that carries the labels of a sample."""
-    stage, name = ("closure", "tracks") if wildcards.sample == "closure" else ("dataset", wildcards.sample)
-    return f"<results>/{wildcards.run}/{stage}/{name}.parquet"
-
-
 def scores_of(run, model, sample):
-    """Return the score table of a model; closure is scored as the data that it is."""
-    return f"<results>/{run}/evaluate/scores/{model}_{'data' if sample == 'closure' else sample}.parquet"
+    """Return the score table of a model."""
+    return f"<results>/{run}/evaluate/scores/{model}_{sample}.parquet"
 
 
 def metrics_of(run, models, sample):
     """Return the metrics files of models."""
-    return collect("<results>/{run}/evaluate/metrics/{model}_{sample}.json", run=run, model=models, sample=sample)
+    return [f"<results>/{run}/evaluate/metrics/{model}_{sample}.json" for model in models]
 
 
 def all_metrics(wildcards):
@@ -172,17 +185,11 @@ def all_metrics(wildcards):
 
 def report_parts(wildcards):
     """Return one figure of every rule whose figures the report shows."""
-    labelled = ["simulation", *(["closure"] if CLOSURE else [])]
     with_data = [run for run, row in RUNS.items() if row.data]
     return [
         *(collect(rules.tag_and_probe.output.figure, run=RUNS, sample="simulation") if CONFIG.ingest.v0 else []),
         *(collect(rules.tag_and_probe.output.figure, run=with_data, sample="data") if CONFIG.ingest.v0 else []),
-        *collect(rules.plot_response.output.figure, run=RUNS),
-        *collect(rules.plot_features.output.figure, run=RUNS),
-        *collect(rules.plot_training.output.history, run=RUNS),
-        *collect(rules.plot_evaluation.output.performance, run=RUNS, sample=labelled),
-        *collect(rules.plot_signal.output.signal, run=RUNS, sample="simulation"),
-        *collect(rules.plot_signal.output.signal, run=with_data, sample="data"),
+        *collect(rules.plot_run.output.performance, run=RUNS),
         *(collect(rules.plot_closure.output.closure, run=RUNS) if CLOSURE else []),
         rules.compare_methods.output.figure,
     ]

@@ -15,17 +15,13 @@ rule score_tracks:
     log:
         "<logs>/{run}/score_tracks/{model}_{sample}.log",
         record="<results>/{run}/provenance/score_tracks/{model}_{sample}.json",
-    benchmark:
-        "<benchmarks>/{run}/score_tracks/{model}_{sample}.jsonl"
     wildcard_constraints:
         sample="simulation|data",
-    group:
-        "evaluate"
     conda:
         "../envs/models.yaml"
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=megabytes(1500),
+        runtime=minutes(30, per_gb=60, of="dataset"),
     params:
         code=digest("score_tracks.py"),
     message:
@@ -43,13 +39,10 @@ rule attach_truth:
     log:
         "<logs>/{run}/attach_truth.log",
         record="<results>/{run}/provenance/attach_truth.json",
-    benchmark:
-        "<benchmarks>/{run}/attach_truth.jsonl"
     conda:
         "../envs/tables.yaml"
     resources:
-        mem_mb=megabytes(1000, 6),
-        runtime=20,
+        mem_mb=megabytes(1000, per_mb=6, of="dataset"),
     params:
         truth=truth_files,
         code=digest("attach_truth.py"),
@@ -80,25 +73,20 @@ use rule train_model as train_oracle with:
 
 rule compute_metrics:
     input:
-        dataset=labelled_tracks,
-        scores=lambda wildcards: scores_of(wildcards.run, wildcards.model, wildcards.sample),
+        dataset="<results>/{run}/dataset/simulation.parquet",
+        scores=lambda wildcards: [scores_of(wildcards.run, model, "simulation") for model in COMPARED],
     output:
-        metrics="<results>/{run}/evaluate/metrics/{model}_{sample}.json",
+        metrics=metrics_of("{run}", COMPARED, "simulation"),
     log:
-        "<logs>/{run}/compute_metrics/{model}_{sample}.log",
-        record="<results>/{run}/provenance/compute_metrics/{model}_{sample}.json",
-    benchmark:
-        "<benchmarks>/{run}/compute_metrics/{model}_{sample}.jsonl"
-    wildcard_constraints:
-        sample="simulation|closure",
-    group:
-        "evaluate"
+        "<logs>/{run}/compute_metrics.log",
+        record="<results>/{run}/provenance/compute_metrics.json",
     conda:
         "../envs/tables.yaml"
     resources:
-        mem_mb=megabytes(1000, 8),
-        runtime=30,
+        mem_mb=megabytes(1000, per_mb=8, of="dataset"),
     params:
+        models=COMPARED,
+        sample="simulation",
         species=CONFIG.species,
         pt_edges=CONFIG.evaluate.pt_edges,
         threshold=CONFIG.evaluate.threshold,
@@ -107,65 +95,60 @@ rule compute_metrics:
         seed=CONFIG.seed,
         code=digest("compute_metrics.py"),
     message:
-        "Run {wildcards.run}: metrics of {wildcards.model} on {wildcards.sample}"
+        "Run {wildcards.run}: metrics of every model on {params.sample}"
     script:
         "../workflow/scripts/compute_metrics.py"
 
 
-rule plot_evaluation:
+use rule compute_metrics as compute_closure with:
     input:
-        dataset=labelled_tracks,
-        metrics=lambda wildcards: metrics_of(wildcards.run, COMPARED, wildcards.sample),
-        scores=lambda wildcards: [scores_of(wildcards.run, model, wildcards.sample) for model in COMPARED],
+        dataset=rules.attach_truth.output.dataset,
+        scores=lambda wildcards: [scores_of(wildcards.run, model, "data") for model in [*COMPARED, "oracle"]],
     output:
-        performance=report(
-            f"<results>/{{run}}/evaluate/plots/performance_{{sample}}.{IMAGE}",
-            caption="../workflow/report/performance.rst",
-            category="Run {run}",
-            subcategory="Performance on {sample}",
-            labels={"figure": "purity, efficiency, F1"},
-        ),
-        roc=report(
-            f"<results>/{{run}}/evaluate/plots/roc_{{sample}}.{IMAGE}",
-            caption="../workflow/report/roc.rst",
-            category="Run {run}",
-            subcategory="Performance on {sample}",
-            labels={"figure": "ROC"},
-        ),
-        confusion=report(
-            f"<results>/{{run}}/evaluate/plots/confusion_{{sample}}.{IMAGE}",
-            caption="../workflow/report/confusion.rst",
-            category="Run {run}",
-            subcategory="Performance on {sample}",
-            labels={"figure": "confusion of the published network"},
-        ),
+        metrics=metrics_of("{run}", [*COMPARED, "oracle"], "closure"),
     log:
-        "<logs>/{run}/plot_evaluation/{sample}.log",
-        record="<results>/{run}/provenance/plot_evaluation/{sample}.json",
-    benchmark:
-        "<benchmarks>/{run}/plot_evaluation/{sample}.jsonl"
-    wildcard_constraints:
-        sample="simulation|closure",
-    conda:
-        "../envs/figures.yaml"
-    resources:
-        mem_mb=megabytes(1000, 8),
-        runtime=20,
+        "<logs>/{run}/compute_closure.log",
+        record="<results>/{run}/provenance/compute_closure.json",
     params:
-        models=COMPARED,
-        confusion_of=COMPARED.index(PUBLISHED),
+        models=[*COMPARED, "oracle"],
+        sample="closure",
         species=CONFIG.species,
-        code=digest("plot_evaluation.py"),
-    message:
-        "Run {wildcards.run}: plot the performance on {wildcards.sample}"
-    script:
-        "../workflow/scripts/plot_evaluation.py"
+        pt_edges=CONFIG.evaluate.pt_edges,
+        threshold=CONFIG.evaluate.threshold,
+        bootstrap=CONFIG.evaluate.bootstrap,
+        confidence=CONFIG.evaluate.confidence,
+        seed=CONFIG.seed,
+        code=digest("compute_metrics.py"),
 
 
-rule plot_training:
+rule plot_run:
     input:
-        models=lambda wildcards: collect("<results>/{run}/train/{model}", run=wildcards.run, model=NETWORKS),
+        tracks=tracks_of("simulation"),
+        response=rules.fit_response.output.response,
+        features=rules.select_features.output.features,
+        shap=rules.select_features.output.shap,
+        networks=[f"<results>/{{run}}/train/{model}" for model in NETWORKS],
+        datasets=lambda wildcards: [f"<results>/{wildcards.run}/dataset/{s}.parquet" for s in samples_of(wildcards)],
+        signals=lambda wildcards: [
+            scores_of(wildcards.run, model, sample) for sample in samples_of(wildcards) for model in NETWORKS
+        ],
+        scores=rules.compute_metrics.input.scores,
+        metrics=rules.compute_metrics.output.metrics,
     output:
+        response=report(
+            f"<results>/{{run}}/dataset/response.{IMAGE}",
+            caption="../workflow/report/response.rst",
+            category="Run {run}",
+            subcategory="Detectors and features",
+            labels={"figure": "detector response"},
+        ),
+        features=report(
+            f"<results>/{{run}}/dataset/features.{IMAGE}",
+            caption="../workflow/report/features.rst",
+            category="Run {run}",
+            subcategory="Detectors and features",
+            labels={"figure": "feature ranking"},
+        ),
         history=report(
             f"<results>/{{run}}/evaluate/plots/history.{IMAGE}",
             caption="../workflow/report/history.rst",
@@ -173,64 +156,82 @@ rule plot_training:
             subcategory="Training",
             labels={"figure": "learning curves"},
         ),
-    log:
-        "<logs>/{run}/plot_training.log",
-        record="<results>/{run}/provenance/plot_training.json",
-    benchmark:
-        "<benchmarks>/{run}/plot_training.jsonl"
-    conda:
-        "../envs/figures.yaml"
-    resources:
-        mem_mb=800,
-        runtime=10,
-    params:
-        models=NETWORKS,
-        code=digest("plot_training.py"),
-    message:
-        "Run {wildcards.run}: plot learning curves"
-    script:
-        "../workflow/scripts/plot_training.py"
-
-
-rule plot_signal:
-    input:
-        dataset="<results>/{run}/dataset/{sample}.parquet",
-        scores=lambda wildcards: [scores_of(wildcards.run, model, wildcards.sample) for model in NETWORKS],
-    output:
+        performance=report(
+            f"<results>/{{run}}/evaluate/plots/performance_simulation.{IMAGE}",
+            caption="../workflow/report/performance.rst",
+            category="Run {run}",
+            subcategory="Performance on simulation",
+            labels={"figure": "purity, efficiency, F1"},
+        ),
+        roc=report(
+            f"<results>/{{run}}/evaluate/plots/roc_simulation.{IMAGE}",
+            caption="../workflow/report/roc.rst",
+            category="Run {run}",
+            subcategory="Performance on simulation",
+            labels={"figure": "ROC"},
+        ),
+        confusion=report(
+            f"<results>/{{run}}/evaluate/plots/confusion_simulation.{IMAGE}",
+            caption="../workflow/report/confusion.rst",
+            category="Run {run}",
+            subcategory="Performance on simulation",
+            labels={"figure": "confusion of the published network"},
+        ),
         signal=report(
-            f"<results>/{{run}}/evaluate/plots/signal_{{sample}}.{IMAGE}",
+            f"<results>/{{run}}/evaluate/plots/signal.{IMAGE}",
             caption="../workflow/report/signal.rst",
             category="Run {run}",
             subcategory="Signals of selected tracks",
-            labels={"figure": "TPC signal in {sample}"},
+            labels={"figure": "TPC signal"},
         ),
     log:
-        "<logs>/{run}/plot_signal/{sample}.log",
-        record="<results>/{run}/provenance/plot_signal/{sample}.json",
-    benchmark:
-        "<benchmarks>/{run}/plot_signal/{sample}.jsonl"
-    wildcard_constraints:
-        sample="simulation|data",
+        "<logs>/{run}/plot_run.log",
+        record="<results>/{run}/provenance/plot_run.json",
     conda:
         "../envs/figures.yaml"
     resources:
-        mem_mb=megabytes(1000, 8),
-        runtime=20,
+        mem_mb=megabytes(1500, per_mb=8, of="datasets"),
     params:
-        models=NETWORKS,
+        networks=NETWORKS,
+        samples=samples_of,
+        models=COMPARED,
+        published=PUBLISHED,
         species=CONFIG.species,
         threshold=CONFIG.evaluate.threshold,
-        code=digest("plot_signal.py"),
+        code=digest("plot_run.py"),
     message:
-        "Run {wildcards.run}: plot the TPC signal of selected tracks in {wildcards.sample}"
+        "Run {wildcards.run}: plot response, features, training and performance"
     script:
-        "../workflow/scripts/plot_signal.py"
+        "../workflow/scripts/plot_run.py"
 
 
 rule plot_closure:
     input:
-        metrics=lambda wildcards: metrics_of(wildcards.run, [*NETWORKS, "oracle"], "closure"),
+        dataset=rules.compute_closure.input.dataset,
+        scores=rules.compute_closure.input.scores,
+        metrics=rules.compute_closure.output.metrics,
     output:
+        performance=report(
+            f"<results>/{{run}}/evaluate/plots/performance_closure.{IMAGE}",
+            caption="../workflow/report/performance.rst",
+            category="Run {run}",
+            subcategory="Performance on closure",
+            labels={"figure": "purity, efficiency, F1"},
+        ),
+        roc=report(
+            f"<results>/{{run}}/evaluate/plots/roc_closure.{IMAGE}",
+            caption="../workflow/report/roc.rst",
+            category="Run {run}",
+            subcategory="Performance on closure",
+            labels={"figure": "ROC"},
+        ),
+        confusion=report(
+            f"<results>/{{run}}/evaluate/plots/confusion_closure.{IMAGE}",
+            caption="../workflow/report/confusion.rst",
+            category="Run {run}",
+            subcategory="Performance on closure",
+            labels={"figure": "confusion of the published network"},
+        ),
         closure=report(
             f"<results>/{{run}}/evaluate/plots/closure.{IMAGE}",
             caption="../workflow/report/closure.rst",
@@ -241,15 +242,15 @@ rule plot_closure:
     log:
         "<logs>/{run}/plot_closure.log",
         record="<results>/{run}/provenance/plot_closure.json",
-    benchmark:
-        "<benchmarks>/{run}/plot_closure.jsonl"
     conda:
         "../envs/figures.yaml"
     resources:
-        mem_mb=800,
-        runtime=10,
+        mem_mb=megabytes(1000, per_mb=8, of="dataset"),
     params:
-        models=[*NETWORKS, "oracle"],
+        models=COMPARED,
+        networks=NETWORKS,
+        published=PUBLISHED,
+        species=CONFIG.species,
         code=digest("plot_closure.py"),
     message:
         "Run {wildcards.run}: plot the closure"
@@ -277,13 +278,8 @@ rule compare_methods:
     log:
         "<logs>/compare_methods.log",
         record="<results>/provenance/compare_methods.json",
-    benchmark:
-        "<benchmarks>/compare_methods.jsonl"
     conda:
         "../envs/figures.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=20,
     params:
         code=digest("compare_methods.py"),
     message:

@@ -1,5 +1,5 @@
-# Needs: the input files of the run table. Makes: a track table and V0 candidates per file (or part of a large one),
-# the account of a sample's inputs, and its tag-and-probe samples.
+# Needs: the input files of the run table. Makes: track tables and V0 candidates, a folder per batch of files (or part of
+# a large one), the account of a sample's inputs, and its tag-and-probe samples.
 
 
 rule fetch_file:
@@ -8,15 +8,12 @@ rule fetch_file:
     log:
         "<logs>/{run}/fetch_file/{sample}_{file}.log",
         record="<results>/{run}/provenance/fetch_file/{sample}_{file}.json",
-    benchmark:
-        "<benchmarks>/{run}/fetch_file/{sample}_{file}.jsonl"
     wildcard_constraints:
         sample="simulation|data",
     conda:
         "../envs/fetch.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * 1000,
-        runtime=240,
+        runtime=minutes(240),
         transfers=1,
     params:
         uri=lambda wildcards: run_row(wildcards).files(wildcards.sample)[wildcards.file],
@@ -29,38 +26,33 @@ rule fetch_file:
         "../workflow/scripts/fetch_file.py"
 
 
-rule ingest_file:
+rule ingest_files:
     input:
-        file=local_file,
+        files=local_files,
     output:
-        tracks="<results>/{run}/ingest/{sample}/{file}{part}.parquet",
-        v0s="<results>/{run}/ingest/{sample}/{file}{part}.v0.parquet",
+        tracks=directory("<results>/{run}/ingest/{sample}/{batch}{part}"),
     log:
-        "<logs>/{run}/ingest_file/{sample}_{file}{part}.log",
-        record="<results>/{run}/provenance/ingest_file/{sample}_{file}{part}.json",
-    benchmark:
-        "<benchmarks>/{run}/ingest_file/{sample}_{file}{part}.jsonl"
+        "<logs>/{run}/ingest_files/{sample}_{batch}{part}.log",
+        record="<results>/{run}/provenance/ingest_files/{sample}_{batch}{part}.json",
     wildcard_constraints:
         sample="simulation|data",
         part=r"|\.\d+of\d+",
-    group:
-        "ingest"
     conda:
         "../envs/tables.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * 1500,
-        runtime=60,
+        mem_mb=megabytes(1500),
+        runtime=minutes(30, per_gb=30, of="files"),
     params:
-        source=lambda wildcards: run_row(wildcards).files(wildcards.sample)[wildcards.file],
+        sources=lambda wildcards: batch_of(wildcards).uris,
         part=lambda wildcards: [int(n) for n in wildcards.part[1:].split("of")] if wildcards.part else [1, 1],
         run=lambda wildcards: described(run_row(wildcards)),
         ingest=INGEST,
         policy=lambda wildcards: settings(bad_files(wildcards.run)),
-        code=digest("ingest_file.py"),
+        code=digest("ingest_files.py"),
     message:
-        "Run {wildcards.run}: ingest {params.source}{wildcards.part}"
+        "Run {wildcards.run}: ingest {wildcards.sample}, {wildcards.batch}{wildcards.part}"
     script:
-        "../workflow/scripts/ingest_file.py"
+        "../workflow/scripts/ingest_files.py"
 
 
 rule check_inputs:
@@ -71,15 +63,12 @@ rule check_inputs:
     log:
         "<logs>/{run}/check_inputs/{sample}.log",
         record="<results>/{run}/provenance/check_inputs/{sample}.json",
-    benchmark:
-        "<benchmarks>/{run}/check_inputs/{sample}.jsonl"
     wildcard_constraints:
         sample="simulation|data",
+    group:
+        "dataset"
     conda:
         "../envs/tables.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=20,
     params:
         policy=lambda wildcards: settings(bad_files(wildcards.run)),
         code=digest("check_inputs.py"),
@@ -91,7 +80,7 @@ rule check_inputs:
 
 rule tag_and_probe:
     input:
-        v0s=lambda wildcards: v0_tables(wildcards.run, wildcards.sample),
+        tracks=lambda wildcards: track_tables(wildcards.run, wildcards.sample),
         inputs=rules.check_inputs.output.inputs,
     output:
         summary="<results>/{run}/ingest/{sample}.v0.json",
@@ -105,15 +94,12 @@ rule tag_and_probe:
     log:
         "<logs>/{run}/tag_and_probe/{sample}.log",
         record="<results>/{run}/provenance/tag_and_probe/{sample}.json",
-    benchmark:
-        "<benchmarks>/{run}/tag_and_probe/{sample}.jsonl"
     wildcard_constraints:
         sample="simulation|data",
     conda:
         "../envs/figures.yaml"
     resources:
-        mem_mb=megabytes(1000, 5),
-        runtime=20,
+        mem_mb=megabytes(1000, per_mb=1),
     params:
         v0=INGEST["v0"],
         code=digest("tag_and_probe.py"),

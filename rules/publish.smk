@@ -10,13 +10,12 @@ rule export_model:
     log:
         "<logs>/{run}/export_model.log",
         record="<results>/{run}/provenance/export_model.json",
-    benchmark:
-        "<benchmarks>/{run}/export_model.jsonl"
+    group:
+        "publish"
     conda:
         "../envs/models.yaml"
     resources:
-        mem_mb=1500,
-        runtime=20,
+        mem_mb=megabytes(1500),
     params:
         tolerance=CONFIG.publish.tolerance,
         seed=CONFIG.seed,
@@ -32,30 +31,27 @@ rule publish_model:
         bundle=rules.export_model.output.bundle,
         model=f"<results>/{{run}}/train/{PUBLISHED}",
         metrics=lambda wildcards: metrics_of(wildcards.run, [PUBLISHED], "simulation"),
-        quality="<results>/{run}/dataset/simulation.quality.json",
+        quality=lambda wildcards: [
+            f"<results>/{wildcards.run}/dataset/{sample}.quality.json" for sample in samples_of(wildcards)
+        ],
     output:
         publication=directory("<results>/{run}/publication"),
         entry="<registry>/runs/{run}.json",
     log:
         "<logs>/{run}/publish_model.log",
         record="<results>/{run}/provenance/publish_model.json",
-    benchmark:
-        "<benchmarks>/{run}/publish_model.jsonl"
+    group:
+        "publish"
     conda:
         "../envs/models.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=20,
     params:
         run=lambda wildcards: run_row(wildcards).model_dump(mode="json", by_alias=True),
         registry=lambda wildcards, output: str(Path(output.entry).parents[1]),
         path=CONFIG.publish.path,
-        threshold=CONFIG.evaluate.threshold,
-        selection=settings(CONFIG.dataset.selection),
-        config=lambda wildcards: {"ingest": ingest_settings(wildcards.run)}
-        | settings_of("dataset", "features", "models", "adapt"),
-        seed=CONFIG.seed,
-        repository=str(workflow.basedir),
+        samples=samples_of,
+        config=lambda wildcards: published_config(CONFIG, run_row(wildcards)),
+        uncommitted=CONFIG.publish.uncommitted,
+        batch_mb=CONFIG.ingest.batch_mb,
         code=digest("publish_model.py"),
     message:
         "Run {wildcards.run}: publish to {params.registry}"
@@ -73,7 +69,7 @@ rule write_configuration:
     conda:
         "../envs/tables.yaml"
     params:
-        config=settings(CONFIG),
+        config=CONFIG.model_dump(mode="json", exclude={"run"}),
         code=digest("write_configuration.py"),
     message:
         "Write the configuration as merged"
@@ -81,14 +77,43 @@ rule write_configuration:
         "../workflow/scripts/write_configuration.py"
 
 
+rule tabulate_resources:
+    input:
+        collect("<registry>/runs/{run}.json", run=RUNS),
+        report_parts,
+    output:
+        csv="<results>/resources.csv",
+        figure=report(
+            f"<results>/resources.{IMAGE}",
+            caption="../workflow/report/resources.rst",
+            category="All runs",
+            labels={"figure": "resources of jobs"},
+        ),
+    log:
+        "<logs>/tabulate_resources.log",
+        record="<results>/provenance/tabulate_resources.json",
+    localrule: True
+    conda:
+        "../envs/figures.yaml"
+    params:
+        records=lambda wildcards: [f"{CONFIG.pathvars.results}/{run}/provenance" for run in RUNS],
+        code=digest("tabulate_resources.py"),
+    message:
+        "Tabulate the resources that jobs used"
+    script:
+        "../workflow/scripts/tabulate_resources.py"
+
+
 rule report_content:
     input:
         report_parts,
+        rules.tabulate_resources.output.figure,
 
 
 rule write_report:
     input:
         report_parts,
+        rules.tabulate_resources.output.figure,
         config=rules.write_configuration.output.config,
         captions=collect("workflow/report/{name}.rst", name=glob_wildcards("workflow/report/{name}.rst").name),
     output:

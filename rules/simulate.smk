@@ -7,16 +7,13 @@ rule simulate_simulation:
     log:
         "<logs>/{run}/simulate_ao2d/{kind}_{number}.log",
         record="<results>/{run}/provenance/simulate_ao2d/{kind}_{number}.json",
-    benchmark:
-        "<benchmarks>/{run}/simulate_ao2d/{kind}_{number}.jsonl"
     wildcard_constraints:
         kind="simulation",
         number=r"\d{3}",
     conda:
         "../envs/simulate.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * 1500,
-        runtime=30,
+        mem_mb=megabytes(1500),
     params:
         settings=example_settings,
         code=digest("simulate_ao2d.py"),

@@ -10,15 +10,13 @@ rule train_model:
     log:
         "<logs>/{run}/train_model/{model}.log",
         record="<results>/{run}/provenance/train_model/{model}.json",
-    benchmark:
-        "<benchmarks>/{run}/train_model/{model}.jsonl"
     wildcard_constraints:
         model="|".join(METHODS),
     conda:
         "../envs/models.yaml"
     resources:
-        mem_mb=megabytes(2000, 8),
-        runtime=240,
+        mem_mb=megabytes(2000, per_mb=8, of="dataset"),
+        runtime=minutes(240, per_gb=240, of="dataset"),
     params:
         kind="{model}",
         species=CONFIG.species,
@@ -42,15 +40,13 @@ rule adapt_model:
     log:
         "<logs>/{run}/adapt_model/{method}.log",
         record="<results>/{run}/provenance/adapt_model/{method}.json",
-    benchmark:
-        "<benchmarks>/{run}/adapt_model/{method}.jsonl"
     wildcard_constraints:
         method=CONFIG.adapt.method,
     conda:
         "../envs/models.yaml"
     resources:
-        mem_mb=megabytes(2000, 8),
-        runtime=240,
+        mem_mb=megabytes(2000, per_mb=8, of="simulation"),
+        runtime=minutes(240, per_gb=240, of="simulation"),
     params:
         adapt=settings(CONFIG.adapt),
         code=digest("adapt_model.py"),

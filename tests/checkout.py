@@ -91,7 +91,7 @@ def artefacts(folder: Path) -> dict[str, str]:
 
     Track tables, datasets (which hold the splits), feature lists, what O2Physics loads.
     """
-    patterns = ("ingest/*/*.parquet", "dataset/*.parquet", "dataset/features.json", "publication/*.onnx")
+    patterns = ("ingest/*/*/*.parquet", "dataset/*.parquet", "dataset/features.json", "publication/*.onnx")
     patterns += ("publication/columns_for_training.json", "publication/scaling_params.json")
     files = [path for pattern in patterns for path in sorted(folder.glob(f"results/*/{pattern}"))]
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}

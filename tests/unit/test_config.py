@@ -254,7 +254,7 @@ def write_table(folder: Path, *rows: dict[str, str], header: tuple[str, ...] = H
 
 
 def read(folder: Path, *rows: dict[str, str], **options: Any):
-    return load_runs(write_table(folder, *rows, **options), "generated")
+    return dict(load_runs(write_table(folder, *rows, **options), "generated"))
 
 
 def test_good_row(files):

@@ -1,5 +1,6 @@
 """The digest of the code behind a script."""
 
+import ast
 import re
 import shutil
 from collections.abc import Iterator
@@ -60,13 +61,13 @@ def test_transitive_import_inside_functions(tree):
     # train_model.py → (in its block) train.fit → (in a function) train.gbdt
     changed = changed_by(tree, "pidflow/train/gbdt.py")
     assert {"train_model.py", "score_tracks.py"} <= changed
-    assert not changed & {"ingest_file.py", "build_dataset.py", "fit_response.py", "plot_training.py"}
+    assert not changed & {"ingest_files.py", "build_dataset.py", "fit_response.py", "plot_run.py"}
 
 
 def test_a_stage_leaves_earlier_stages_alone(tree):
     changed = changed_by(tree, "pidflow/train/engine.py", "pidflow/publish/card.py")
     assert {"train_model.py", "adapt_model.py", "publish_model.py"} <= changed
-    assert not changed & {"ingest_file.py", "simulate_ao2d.py", "build_dataset.py", "select_features.py"}
+    assert not changed & {"ingest_files.py", "simulate_ao2d.py", "build_dataset.py", "select_features.py"}
 
 
 def test_comment_is_a_change_and_a_foreign_file_is_not(tree):
@@ -125,3 +126,24 @@ def test_renamed_module_is_a_change(small):
     (small / "pidflow/deep/__init__.py").write_text("from pidflow.another import thing\n")
     forget()
     assert module.digest("script.py") != before
+
+
+def imported(path: Path) -> set[Path]:
+    """Return the package's files that one file imports, by its syntax tree."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    own = [name.split(".") for name in names if name.split(".")[0] == "pidflow"]
+    stems = {SCRIPTS.joinpath(*parts[:n]) for parts in own for n in range(1, len(parts) + 1)}
+    candidates = {path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py")}
+    return {path for path in candidates if path.is_file()}
+
+
+def test_imports_are_those_of_the_syntax_tree():
+    forget()
+    files = sorted(SCRIPTS.rglob("*.py"))
+    assert len(files) > 100
+    assert {path: set(module._imports(path)) for path in files} == {path: imported(path) for path in files}

@@ -14,7 +14,7 @@ from pidflow.evaluate.figures.confusion import plot_confusion
 from pidflow.evaluate.figures.history import plot_history
 from pidflow.evaluate.figures.performance import plot_performance
 from pidflow.evaluate.figures.roc import plot_roc
-from pidflow.evaluate.figures.signal import plot_signal
+from pidflow.evaluate.figures.signal import Selection, plot_signal
 from pidflow.evaluate.figures.style import class_label, error_bars
 from pidflow.evaluate.figures.summary import plot_closure, plot_comparison
 from pidflow.evaluate.metrics import compute_metrics
@@ -75,7 +75,11 @@ FIGURES = {
     "roc": lambda s, output: plot_roc(s.dataset, s.scores, output, species=s.species, title="run 1"),
     "confusion": lambda s, output: plot_confusion(s.metrics["fse"], output, title="run 1"),
     "signal": lambda s, output: plot_signal(
-        s.dataset, s.scores, output, species=s.species, threshold=0.5, title="run 1"
+        [Selection(label, s.dataset, scores) for label, scores in s.scores.items()],
+        output,
+        species=s.species,
+        threshold=0.5,
+        title="run 1",
     ),
     "history": lambda s, output: plot_history({"fse": s.history, "adapted": s.history}, output),
     "closure": lambda s, output: plot_closure(s.metrics, output),
@@ -102,7 +106,8 @@ def test_figure_of_a_sample_with_gaps_is_drawn_without_warning(tmp_path, gaps, n
 def test_signal_figure_needs_no_truth(tmp_path):
     dataset = write_dataset(tmp_path / "data.parquet", n_tracks=300, truth=(), split="train")
     scores = write_scores(tmp_path / "scores.parquet", dataset)
-    plot_signal(dataset, {"fse": scores}, tmp_path / "signal.png", species=SPECIES, threshold=0.5, title="")
+    shown = [Selection("fse", dataset, scores)]
+    plot_signal(shown, tmp_path / "signal.png", species=SPECIES, threshold=0.5, title="")
 
 
 def test_labels_carry_the_charge_only_where_the_sample_does():

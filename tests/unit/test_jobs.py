@@ -1,5 +1,6 @@
 """What a script shows and logs, seen from outside its process."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -8,16 +9,36 @@ from pathlib import Path
 import pidflow
 
 SCRIPTS = Path(pidflow.__file__).parents[1]
+STAND_IN = """
+import os, sys
+from types import SimpleNamespace
+from pidflow.errors import PidflowError
+from pidflow.jobs import job
+
+class Named(list):
+    def __init__(self, **named):
+        super().__init__(named.values())
+        self.items = named.items
+        self.__dict__.update(named)
+
+snakemake = SimpleNamespace(
+    rule="make", threads=2, wildcards=Named(run="5"), input=Named(a="in.txt"), output=Named(made=sys.argv[2]),
+    params=Named(code="c0de", seed=3), resources=Named(_cores=2, tmpdir="/tmp", mem_mb=100),
+    log=Named(log=sys.argv[1], record=sys.argv[1] + ".json"),
+)
+"""
 
 
 def run(folder: Path, block: str, after: str = "") -> tuple[subprocess.CompletedProcess[str], str]:
     """Run a block inside a job; return the process and its log."""
     code = (
-        "import os, sys\nfrom pidflow.errors import PidflowError\nfrom pidflow.jobs import job\n"
-        f"with job({str(folder / 'deep' / 'job.log')!r}):\n{textwrap.indent(textwrap.dedent(block), '    ')}\n{after}\n"
+        f"{STAND_IN}\nwith job(snakemake):\n{textwrap.indent(textwrap.dedent(block), '    ')}\n"
+        f"    open(sys.argv[2], 'w').write('made')\n{after}\n"
     )
+    script = folder / "script.py"
+    script.write_text(code, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, str(script), str(folder / "deep" / "job.log"), str(folder / "made.txt")],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(SCRIPTS), "PATH": "/usr/bin:/bin"},
@@ -84,3 +105,18 @@ def test_an_old_log_is_replaced(tmp_path):
 def test_text_beyond_ascii(tmp_path):
     _, log = run(tmp_path, "print('π ≤ 3 σ')")
     assert log == "π ≤ 3 σ\n"
+
+
+def test_success_leaves_a_record(tmp_path):
+    run(tmp_path, "pass")
+    record = json.loads((tmp_path / "deep" / "job.log.json").read_text())
+    assert record["rule"] == "make" and record["script"] == "script.py" and record["wildcards"] == {"run": "5"}
+    assert record["inputs"] == ["in.txt"] and record["outputs"][0]["bytes"] == 4
+    assert record["params"] == {"code": "c0de", "seed": 3} and record["code"] == "c0de" and record["seed"] == 3
+    assert record["threads"] == 2 and record["resources"]["requested"] == {"mem_mb": 100}
+
+
+def test_failure_leaves_no_record_not_even_an_old_one(tmp_path):
+    run(tmp_path, "pass")
+    run(tmp_path, "raise PidflowError('no')")
+    assert not (tmp_path / "deep" / "job.log.json").exists()

@@ -20,7 +20,7 @@ from pidflow.publish.card import write_card
 from pidflow.publish.export import export_bundle
 from pidflow.publish.gate import check_bundle
 from pidflow.publish.o2 import O2PidModel, O2Tracks
-from pidflow.publish.provenance import digest, provenance, write_sums
+from pidflow.publish.provenance import write_sums
 from pidflow.publish.registry import publish
 from pidflow.train import network
 
@@ -44,9 +44,9 @@ def make_info(**changes: Any) -> ModelInfo:
     return ModelInfo(**content)
 
 
-def make_record(**changes: Any) -> dict[str, Any]:
-    content = {"run": RUN, "config": {"seed": 3}, "code": "c0de", "seed": 3, "packages": ("numpy", "no-such-package")}
-    return provenance(**{**content, **changes})
+def make_record(code: str = "committed") -> dict[str, Any]:
+    surroundings = {"code": code, "git": {"commit": "c0ffee", "dirty": False}}
+    return {"inputs": [], "packages": {"numpy": ["2.4", "2.5"]}, "surroundings": surroundings}
 
 
 def make_card(folder: Path, info: ModelInfo, **changes: Any) -> str:
@@ -99,43 +99,20 @@ def test_card_follows_masks_adaptation_and_tables(tmp_path: Path) -> None:
     assert fragment(card)["autoMode"] == "false"
 
 
+def test_card_warns_of_code_that_is_not_committed(tmp_path: Path) -> None:
+    def second_block(code: str) -> str:
+        return make_card(tmp_path, make_info(), provenance=make_record(code)).split("\n\n")[1]
+
+    assert second_block("committed") == "## Intended use"
+    assert "> **Warning: code that made this model was not committed.**" in second_block("uncommitted")
+    assert "> **Warning: code that made this model is not known" in second_block("unknown")
+    assert "numpy 2.4 and 2.5" in make_card(tmp_path, make_info())
+
+
 def test_card_names_incomplete_metrics(tmp_path: Path) -> None:
     write_json(tmp_path / "empty.json", {"species": []})
     with pytest.raises(PidflowError, match=r"empty\.json: the metrics have no 'macro'"):
         make_card(tmp_path, make_info(), metrics={"x": tmp_path / "empty.json"})
-
-
-def test_provenance_is_reproducible(tmp_path: Path) -> None:
-    (tmp_path / "input").write_text("x")
-    changes = {"files": [tmp_path / "input"], "checksums": {"remote": "ab"}}
-    record = make_record(**changes)
-    assert record == make_record(**changes) and json.loads(json.dumps(record)) == record
-    assert "created" not in record and record["git"] is None
-    assert [item["name"] for item in record["inputs"]] == [str(tmp_path / "input"), "remote"]
-    assert record["packages"]["no-such-package"] is None and record["packages"]["numpy"] == np.__version__
-    later = make_record(**changes, created=5, repository=tmp_path)
-    assert later["created"] == 5 and later["git"] == {"commit": None, "dirty": None}
-    assert digest(later) == digest(record) != digest(make_record(**changes, seed=4))
-
-
-def test_provenance_knows_the_commit(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init", "-q")
-    (tmp_path / "file").write_text("a")
-    git("add", "file")
-    git("commit", "-q", "-m", "first")
-    assert make_record(repository=tmp_path)["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": False}
-    (tmp_path / "file").write_text("b")
-    assert make_record(repository=tmp_path)["git"]["dirty"] is True
-
-
-def test_provenance_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert make_record(repository=tmp_path)["git"] == {"commit": None, "dirty": None}
 
 
 def test_sums_are_those_of_sha256sum(tmp_path: Path) -> None:

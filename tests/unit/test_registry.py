@@ -10,7 +10,7 @@ import pytest
 from pidflow.errors import PidflowError
 from pidflow.files import sha256, write_json
 from pidflow.publish import registry
-from pidflow.publish.registry import fetch, history, lookup, publish, retrieve
+from pidflow.publish.registry import fetch, history, lookup, publish, read_document, retrieve
 
 PATH = "Users/p/pidflow/PIDML"
 META = {"run": "5", "period": "LHC23x"}
@@ -98,6 +98,35 @@ def test_same_publication_creates_nothing(store: Path, bundle: Path) -> None:
     assert put(store, bundle, metadata={**META, "run": "6"}).new
     assert put(store, bundle, 200, 300).new
     assert len([path for path in (store / "objects").rglob("*") if path.is_file()]) == 6
+
+
+def test_other_documents_alone_are_no_new_publication(store: Path, bundle: Path) -> None:
+    first = put(store, bundle)
+    (bundle / "card.md").write_text("# made on another day")
+    again = put(store, bundle)
+    assert not again.new and again.created == first.created
+    assert len(history(store, PATH)) == 1
+
+
+def test_the_latest_publication_of_a_run(store: Path, bundle: Path) -> None:
+    assert registry.latest(store, 5) is None
+    put(store, bundle, created=1)
+    newest = put(store, bundle, 200, 300, created=3)
+    put(store, bundle, 300, 400, created=2)
+    put(store, bundle, 400, 500, created=9, metadata={"run": "6"})
+    found = registry.latest(store, 5)
+    assert found is not None and found.created == newest.created == 3
+
+
+def test_documents_are_read_and_checked(store: Path, bundle: Path) -> None:
+    entry = put(store, bundle)
+    assert read_document(store, entry, "card.md") == b"# card"
+    with pytest.raises(PidflowError, match=r"no nothing\.md"):
+        read_document(store, entry, "nothing.md")
+    digest = entry.documents["card.md"].sha256
+    (store / "objects" / digest[:2] / digest).write_text("rot")
+    with pytest.raises(PidflowError, match="missing or damaged"):
+        read_document(store, entry, "card.md")
 
 
 def test_a_failed_publication_shows_nothing(store: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

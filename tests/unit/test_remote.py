@@ -841,8 +841,21 @@ SCRIPT = """
 import runpy, sys
 from types import SimpleNamespace as Space
 uri, folder, log = sys.argv[1:]
-params = Space(uri=uri, retries=0, companions=["Kinematics.root"])
-snakemake = Space(params=params, output=Space(folder=folder), log=[log])
+class Items(dict):
+    """As in a job's script: values by name, and by number in their order."""
+
+    __getattr__ = dict.__getitem__
+
+    def __iter__(self):
+        return iter(self.values())
+
+    def __getitem__(self, number):
+        return list(self)[number]
+
+
+params = Items(uri=uri, retries=0, companions=["Kinematics.root"])
+described = {"rule": "fetch_file", "wildcards": Items(), "input": [], "threads": 1, "resources": Items()}
+snakemake = Space(params=params, output=Items(folder=folder), log=Items(log=log, record=log + ".json"), **described)
 runpy.run_path("fetch_file.py", {"snakemake": snakemake})
 """
 

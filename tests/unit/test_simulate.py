@@ -66,8 +66,8 @@ def simulate(folder: Path, *files: dict[str, Any]) -> str:
     """Generate files in a process of their own, which the generators need, and return what a job would log."""
     script = (
         "import json, sys\n"
-        "from pidflow.jobs import job\n"
-        "with job('job.log'):\n"
+        "from pidflow.jobs import logged\n"
+        "with logged('job.log'):\n"
         "    from pidflow.simulate import simulate_file\n"
         "    for settings in json.loads(sys.argv[1]):\n"
         "        simulate_file(**settings)\n"
@@ -285,6 +285,9 @@ def test_the_seed_alone_decides_the_content(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor() as pool:
         content = list(pool.map(production_of, ("a", "b", "c"), (5, 5, 6)))
+    for name in ("s.root", "d.root"):
+        # the files carry neither time stamps nor temporary names
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     for first, again in zip(content[0][:2], content[1][:2], strict=True):
         assert list(first) == list(again)
         for number, trees in first.items():

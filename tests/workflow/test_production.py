@@ -82,7 +82,7 @@ def test_checksums_and_provenance_name_the_inputs(production: Checkout) -> None:
         provenance = json.loads((folder / "provenance.json").read_text())
         metadata = onnx.load(folder / "attention_model_211.onnx").metadata_props
         assert provenance["model"] == {item.key: item.value for item in metadata}["model"]
-        assert len(provenance["inputs"]) == 2
+        assert [item["sample"] for item in provenance["inputs"]] == ["data"] * 2 + ["simulation"] * 2
         for entry in provenance["inputs"]:
             assert sha256(production.folder / entry["name"]) == entry["sha256"]
 
@@ -146,7 +146,7 @@ def test_truth_reaches_closure_alone(production: Checkout) -> None:
             assert row["rule"] == "score_tracks"
             assert "oracle" in row["output_file"]
     assert consumers["truth"] == {"attach_truth"}
-    assert consumers["closure"] == {"train_oracle", "compute_metrics", "plot_evaluation"}
+    assert consumers["closure"] == {"train_oracle", "compute_closure", "plot_closure"}
     published = [row for row in rows if row["rule"] in ("export_model", "publish_model", "adapt_model", "train_model")]
     assert published
     assert not any("closure" in row["input-file(s)"] or "truth" in row["input-file(s)"] for row in published)

@@ -43,9 +43,11 @@ def test_files_of_a_server_give_the_tables_of_local_ones(production: Checkout, x
     assert len(re.findall(r"^Job \d+: Run 900002: fetch root://", done.stdout, flags=re.MULTILINE)) == 2
     assert list(folder.glob("results/900002/fetched/data/*")) == []
     for number in (1, 2):
-        name = f"results/900002/ingest/data/data_00{number}-{'[0-9a-f]' * 8}.parquet"
-        (near,) = production.folder.glob(name)
-        (far,) = set(folder.glob(name)) - {folder / near.relative_to(production.folder)}
+        name = f"data_00{number}-*.tracks.parquet"
+        (near,) = production.folder.glob(f"results/900002/ingest/data/data_001-*/{name}")
+        (far,) = set(folder.glob(f"results/900002/ingest/data/data_00{number}-*/{name}")) - {
+            folder / near.relative_to(production.folder)
+        }
         assert read_origin(far)["source"] == xrootd.uri(f"900002/data_00{number}.root")
         assert read_origin(far)["sha256"] == read_origin(near)["sha256"]
         own, other = (pq.read_table(path).drop_columns(["source", "collision_id"]) for path in (near, far))

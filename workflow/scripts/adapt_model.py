@@ -5,7 +5,7 @@ Input: the network, the labelled simulation and the unlabelled data. Output: the
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.train.adapt import adapt_model
 
     adapt_model(

@@ -5,7 +5,7 @@ Input: the data's dataset and the truth files. Output: the dataset with labels.
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.evaluate.closure import attach_truth
 
     attach_truth(snakemake.input.dataset, snakemake.params.truth, snakemake.output.dataset)

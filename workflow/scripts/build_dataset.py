@@ -5,12 +5,13 @@ Input: track tables and response. Output: the dataset and the account of what wa
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.config.models import Dataset
     from pidflow.dataset.build import build_dataset
+    from pidflow.tables import find_tables
 
     build_dataset(
-        snakemake.input.tracks,
+        find_tables(snakemake.input.tracks, "tracks"),
         snakemake.input.response,
         snakemake.input.inputs,
         snakemake.output.dataset,

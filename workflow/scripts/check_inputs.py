@@ -5,12 +5,13 @@ Input: track tables. Output: JSON of `pidflow.ingest.inputs`.
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.config.models import BadFiles
     from pidflow.ingest.inputs import check_inputs
+    from pidflow.tables import find_tables
 
     check_inputs(
-        snakemake.input.tracks,
+        find_tables(snakemake.input.tracks, "tracks"),
         snakemake.output.inputs,
         policy=BadFiles.model_validate(snakemake.params.policy),
     )

@@ -5,7 +5,7 @@ Input: metrics. Output: the table as CSV and HTML, a figure; the table is printe
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.evaluate.figures.summary import plot_comparison
     from pidflow.evaluate.tables import compare_methods, format_table
 

@@ -1,24 +1,27 @@
-"""Purity, efficiency, F1 and AUC with intervals, on the test set of a labelled dataset.
+"""Purity, efficiency, F1 and AUC of each model with intervals, on the test set of a labelled dataset.
 
-Input: dataset and score table. Output: metrics (JSON).
+Input: dataset and score tables. Output: metrics (JSON) per model.
 """
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.evaluate.metrics import compute_metrics
 
-    compute_metrics(
-        snakemake.input.dataset,
-        snakemake.input.scores,
-        snakemake.output.metrics,
-        run=int(snakemake.wildcards.run),
-        model=snakemake.wildcards.model,
-        sample=snakemake.wildcards.sample,
-        species=tuple(snakemake.params.species),
-        pt_edges=tuple(snakemake.params.pt_edges),
-        threshold=snakemake.params.threshold,
-        bootstrap=snakemake.params.bootstrap,
-        confidence=snakemake.params.confidence,
-        seed=snakemake.params.seed,
-    )
+    params = snakemake.params
+    for model, scores, output in zip(params.models, snakemake.input.scores, snakemake.output.metrics, strict=True):
+        compute_metrics(
+            snakemake.input.dataset,
+            scores,
+            output,
+            run=int(snakemake.wildcards.run),
+            model=model,
+            sample=params.sample,
+            species=tuple(params.species),
+            pt_edges=tuple(params.pt_edges),
+            threshold=params.threshold,
+            bootstrap=params.bootstrap,
+            confidence=params.confidence,
+            seed=params.seed,
+        )
+        print(f"metrics of {model} on {params.sample}", flush=True)

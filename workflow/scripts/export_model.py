@@ -5,7 +5,7 @@ Input: model directory and simulated dataset. Output: the bundle with ``gate.jso
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.publish.export import export_bundle
     from pidflow.publish.gate import check_bundle
 

@@ -5,7 +5,7 @@ Output: a folder with the file under its own name and those companions that lie 
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.ingest.remote import fetch_with_companions
 
     fetch_with_companions(

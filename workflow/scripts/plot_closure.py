@@ -1,15 +1,24 @@
-"""Draw macro F1 and AUC on pseudo-data without adaptation, with it, and of the oracle.
+"""Draw the performance on pseudo-data, and macro F1 and AUC without adaptation, with it, and of the oracle.
 
-Input: closure metrics. Output: one figure.
+Input: pseudo-data with its truth, score tables and closure metrics. Output: one image per figure.
 """
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
+    from pidflow.evaluate.figures.confusion import plot_confusion
+    from pidflow.evaluate.figures.performance import plot_performance
+    from pidflow.evaluate.figures.roc import plot_roc
     from pidflow.evaluate.figures.summary import plot_closure
 
-    plot_closure(
-        dict(zip(snakemake.params.models, snakemake.input.metrics, strict=True)),
-        snakemake.output.closure,
-        title=f"Run {snakemake.wildcards.run}: closure on pseudo-data",
-    )
+    given, output, params = snakemake.input, snakemake.output, snakemake.params
+    title = f"Run {snakemake.wildcards.run}, closure"
+    metrics = dict(zip([*params.models, "oracle"], given.metrics, strict=True))
+    scores = dict(zip([*params.models, "oracle"], given.scores, strict=True))
+
+    plot_performance([metrics[model] for model in params.models], output.performance, title=title)
+    compared = {model: scores[model] for model in params.models}
+    plot_roc(given.dataset, compared, output.roc, species=tuple(params.species), title=title)
+    plot_confusion(metrics[params.published], output.confusion, title=f"{title}: {params.published}")
+    shown = {model: metrics[model] for model in [*params.networks, "oracle"]}
+    plot_closure(shown, output.closure, title=f"Run {snakemake.wildcards.run}: closure on pseudo-data")

@@ -1,11 +1,13 @@
 """Complete a bundle with card, provenance and checksums, and publish it in the local registry.
 
-Input: bundle, model directory, metrics, account of the inputs. Output: the publication and its registry entry.
+Input: bundle, model directory, metrics, accounts of the inputs. Output: the publication and its registry entry.
 """
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
+    from pathlib import Path
+
     from pidflow.publish.publication import publish_bundle
 
     entry = publish_bundle(
@@ -14,16 +16,17 @@ with job(snakemake.log[0]):
         snakemake.output.publication,
         snakemake.output.entry,
         metrics={"Simulation, test set": snakemake.input.metrics[0]},
-        quality=snakemake.input.quality,
+        quality=dict(zip(snakemake.params.samples, snakemake.input.quality, strict=True)),
+        records=Path(snakemake.log.record).parent,
         run=snakemake.params.run,
         registry=snakemake.params.registry,
         path=snakemake.params.path,
-        threshold=snakemake.params.threshold,
-        selection=snakemake.params.selection,
         config=snakemake.params.config,
-        seed=snakemake.params.seed,
         code=snakemake.params.code,
-        repository=snakemake.params.repository,
+        rule=snakemake.rule,
+        script=Path(__file__).name,
+        uncommitted=snakemake.params.uncommitted,
+        batch_mb=snakemake.params.batch_mb,
     )
     done = "published" if entry.new else "already published"
     print(f"run {snakemake.wildcards.run}: {done} at {entry.path}", flush=True)

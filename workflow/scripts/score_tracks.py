@@ -5,7 +5,7 @@ Input: model directory and dataset. Output: the score table, row by row as the d
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.train.score import score_dataset
 
     score_dataset(snakemake.input.model, snakemake.input.dataset, snakemake.output.scores, threads=snakemake.threads)

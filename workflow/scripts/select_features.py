@@ -5,7 +5,7 @@ Input: the simulated dataset, and the data's for the domain-shift score. Output:
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.config.models import Features
     from pidflow.dataset.features import select_features
 

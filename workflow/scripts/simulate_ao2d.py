@@ -7,7 +7,7 @@ Output: the AO2D file; for pseudo-data also its truth, which only closure reads.
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.simulate import simulate_file
 
     simulate_file(

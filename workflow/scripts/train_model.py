@@ -5,7 +5,7 @@ Input: dataset and feature list. Output: the model directory. A killed training 
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     from pidflow.train.fit import fit_model
 
     fit_model(

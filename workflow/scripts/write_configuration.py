@@ -2,7 +2,7 @@
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     import yaml
 
     from pidflow.files import write_text

@@ -6,7 +6,7 @@ report generator does the work, in a process of its own, on what the production 
 
 from pidflow.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake):
     import subprocess
     import sys
 

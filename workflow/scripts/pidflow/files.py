@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,21 @@ def sha256(path: str | Path) -> str:
     """Return the hexadecimal SHA-256 of a file's content, read in blocks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def size_mb(paths: str | Path | Iterable[str | Path]) -> float:
+    """Return the size of a file, a folder, or several, in MB of 10⁶ bytes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one does not exist.
+    """
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    return sum(_size(Path(path)) for path in paths) / 1e6
+
+
+def _size(path: Path) -> int:
+    own = path.stat()
+    return sum(_size(entry) for entry in path.iterdir()) if stat.S_ISDIR(own.st_mode) else own.st_size

@@ -1,4 +1,4 @@
-"""What every script does around its one call: a log, progress for who watches, one clear sentence on failure."""
+"""What every script does around its one call: a log, one clear sentence on failure, a record on success."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from pidflow.errors import PidflowError
+from pidflow.record import Clock, write_record
 
 
 class _Tee:
@@ -30,7 +31,39 @@ class _Tee:
 
 
 @contextlib.contextmanager
-def job(log: str | Path) -> Iterator[None]:
+def job(snakemake: Any) -> Iterator[None]:
+    """Run the block with all output in the job's log (`logged`); then write the job's record.
+
+    The record of an earlier job is removed first, so that one lies only beside the outputs that it describes.
+
+    Parameters
+    ----------
+    snakemake
+        The object of that name in a script; its first log is the log, the one named ``record`` the record.
+    """
+    clock, record = Clock(), Path(snakemake.log.record)
+    record.unlink(missing_ok=True)
+    with logged(snakemake.log[0]):
+        yield
+        write_record(
+            record,
+            rule=snakemake.rule,
+            script=Path(sys.modules["__main__"].__file__ or "").name,
+            wildcards=dict(snakemake.wildcards.items()),
+            inputs=snakemake.input,
+            outputs=snakemake.output,
+            params=dict(snakemake.params.items()),
+            threads=snakemake.threads,
+            # the temporary folder is the node's own matter, what starts with _ the engine's
+            requested={
+                name: value for name, value in snakemake.resources.items() if name[0] != "_" and name != "tmpdir"
+            },
+            clock=clock,
+        )
+
+
+@contextlib.contextmanager
+def logged(log: str | Path) -> Iterator[None]:
     """Run the block with all output in a log.
 
     What Python prints on stdout goes to the log and to the terminal; everything else, that of

@@ -64,7 +64,9 @@ class Ingest(Block):
     bad_files_of_run: dict[int, BadFiles] = Field(
         default_factory=dict, description="another policy, by run", examples=[{"529399": {"policy": "skip"}}]
     )
-    part_mb: Count = Field(2000, description="a larger local ROOT file is read by several jobs, this many MB each")
+    batch_mb: Count = Field(
+        2000, description="MB of local files that one job reads: small files together, a larger ROOT file in parts"
+    )
     fetch_retries: Annotated[int, Field(ge=0)] = Field(
         5, description="remote files: failures in a row, without progress, that are tried again"
     )
@@ -289,6 +291,11 @@ class Publish(Block):
 
     model: Literal["fse", "adapted"] = Field("adapted", description="which network is published")
     path: str = Field("Users/p/pidflow/PIDML", description="path in the registry; no component may be a number")
+    uncommitted: Literal["mark", "refuse"] = Field(
+        "mark",
+        description="a model made by code that is not committed to git, or not known to be: `mark` the publication, or "
+        "`refuse` it",
+    )
     tolerance: Positive = Field(1e-5, description="largest difference between ONNX and torch that is published")
 
     @model_validator(mode="after")
@@ -321,7 +328,6 @@ class Pathvars(Block):
     results: str = Field("results", description="results, one folder per run")
     registry: str = Field("registry", description="local registry of published models")
     logs: str = Field("logs", description="a log per job")
-    benchmarks: str = Field("benchmarks/results/jobs", description="time and memory of each job")
 
 
 class Config(Block):
@@ -329,6 +335,9 @@ class Config(Block):
 
     pathvars: Pathvars = Field(default_factory=Pathvars, description="folders that the workflow writes to")
     runs: str = Field("config/runs.tsv", description="the run table")
+    run: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the run that `snakemake reproduce` makes again from its publication"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(20240917, description="seed of every random choice")
     species: tuple[int, ...] = Field(
         (211, 321, 2212, -211, -321, -2212), description="PDG codes that get a certainty each", min_length=1
@@ -342,6 +351,9 @@ class Config(Block):
     closure: Closure = Field(default_factory=Closure, description="closure on pseudo-data")
     publish: Publish = Field(default_factory=Publish, description="publication")
     example: Example = Field(default_factory=Example, description="example production")
+    container: str | None = Field(
+        None, description="Apptainer image in which `--sdm apptainer` runs the steps (containers/pidflow.def)"
+    )
 
     @model_validator(mode="after")
     def _known_species(self) -> Self:

@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -138,7 +138,43 @@ def _check_repeated(run: int, files: dict[str, tuple[str, ...]]) -> None:
             first[normal] = column
 
 
-def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
+class RunTable(Mapping[int, Run]):
+    """Runs by number, in the table's order.
+
+    A run's globs and lists are expanded when it is asked for, and once: a job of one run among thousands
+    does not look for the files of all others.
+    """
+
+    def __init__(self, rows: Mapping[int, Run], generated: str) -> None:
+        self._rows = rows
+        self._generated = generated
+        self._expanded: dict[int, Run] = {}
+
+    def __getitem__(self, number: int) -> Run:
+        """Return a run with its files.
+
+        Raises
+        ------
+        PidflowError
+            For a missing file, an address that is not accepted, an empty list, a file given twice.
+        """
+        if number not in self._expanded:
+            run = self._rows[number]
+            files = {
+                name: _expand(number, name, getattr(run, name), self._generated) for name in ("data", "simulation")
+            }
+            _check_repeated(number, files)
+            self._expanded[number] = run.model_copy(update=files)
+        return self._expanded[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def load_runs(path: str | Path, generated: str) -> RunTable:
     """Read the run table (tab-separated, one header line, ``#`` starts a comment line).
 
     Parameters
@@ -150,14 +186,13 @@ def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
 
     Returns
     -------
-    dict
-        Runs by number, in the table's order, globs and lists expanded.
+    RunTable
+        Runs by number, in the table's order; their files are looked for when a run is asked for.
 
     Raises
     ------
     PidflowError
-        For an unreadable table, a wrong column, a wrong value, a run or a file given twice, a missing file,
-        an address that is not accepted, an empty list.
+        For an unreadable table, a wrong column, a wrong value, a run given twice.
     """
     table = Path(path)
     if not table.is_file():
@@ -180,21 +215,20 @@ def load_runs(path: str | Path, generated: str) -> dict[int, Run]:
             raise PidflowError(f"{table}: run {row.get('run')}{where}: {message}") from None
         if run.run in runs:
             raise PidflowError(f"{table}: run {run.run} is listed twice; keep one row")
-        files = {name: _expand(run.run, name, getattr(run, name), generated) for name in ("data", "simulation")}
-        _check_repeated(run.run, files)
-        runs[run.run] = run.model_copy(update=files)
+        runs[run.run] = run
     if not runs:
         raise PidflowError(f"{table}: no run is listed; add a row per run")
-    return runs
+    return RunTable(runs, generated)
 
 
-def check_runs(config: Config, runs: dict[int, Run]) -> None:
-    """Check what the configuration asks of every run.
+def check_runs(config: Config, runs: Mapping[int, Run]) -> None:
+    """Check every run: its files, and what the configuration asks of it.
 
     Raises
     ------
     PidflowError
-        If adaptation or closure is asked of a run without data, or closure of remote data.
+        For a run whose files cannot be found, if adaptation or closure is asked of a run without data,
+        or closure of remote data.
     """
     for run in runs.values():
         if run.data:

@@ -65,6 +65,18 @@ def _metrics(title: str, path: str | Path) -> str:
     return f"### {title}\n\n{_table(('species', 'PDG', *_RATES), rows)}\n\nMean over species: {macro or _ABSENT}.\n"
 
 
+def _warning(code: str) -> tuple[str, ...]:
+    """Return the warning of a publication whose code is not in the repository's history."""
+    reasons = {"uncommitted": "was not committed", "unknown": "is not known to be in a git repository"}
+    if code not in reasons:
+        return ()
+    return (f"> **Warning: code that made this model {reasons[code]}.** `provenance.json` names the steps.",)
+
+
+def _code(surroundings: Mapping[str, Any]) -> str:
+    return f"code {surroundings['code']}, at commit `{surroundings['git']['commit'] or 'unknown'}`"
+
+
 def _adaptation(info: ModelInfo) -> str:
     if info.adaptation is None or info.adaptation.get("method") == "none":
         return "None: the model knows simulation only, and its certainties on data carry the simulation's defects."
@@ -158,13 +170,12 @@ def write_card(
     PidflowError
         If a metrics file lacks a part.
     """
-    versions = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items() if version)
-    state = provenance.get("git") or {}
-    commit = f"{state.get('commit') or 'unknown'}{' with local changes' if state.get('dirty') else ''}"
+    versions = ", ".join(f"{name} {' and '.join(found)}" for name, found in provenance["packages"].items())
     cuts: list[tuple[object, ...]] = [(key, _ABSENT if cut is None else cut) for key, cut in selection.items()]
     masks = ", ".join(f"{name.upper()} below p = {limit:g} GeV/c" for name, limit in sorted(info.masks.items()))
     parts = (
         f"# Particle identification for run {info.run}",
+        *_warning(provenance["surroundings"]["code"]),
         "## Intended use\n\nCertainty in [0, 1] that a charged track is "
         f"{', '.join(map(_species_name, info.species))}, per track, for analyses of this run in O2Physics. Not meant"
         " for other runs, other reconstruction passes or triggers.",
@@ -178,7 +189,8 @@ def write_card(
         f"## Loading in O2Physics\n\n{_loading(info, registry_path, int(run['valid_from']), certainty)}",
         f"## Checks\n\n{gate['n_checks']} comparisons with the network over {len(gate['patterns'])} detector patterns;"
         f" largest difference {gate['worst_difference']:.2g}, allowed {gate['tolerance']:g}.",
-        f"## Provenance\n\nModel kind `{info.kind}`, seed {info.seed}; code `{provenance['code']}`; commit {commit};"
-        f" {len(provenance['inputs'])} inputs (checksums in `provenance.json`); {versions}.",
+        f"## Provenance\n\nModel kind `{info.kind}`, seed {info.seed};"
+        f" {_code(provenance['surroundings'])}; {len(provenance['inputs'])} inputs (checksums in `provenance.json`);"
+        f" {versions}.",
     )
     write_text(output_md, "\n\n".join(part.strip() for part in parts) + "\n")

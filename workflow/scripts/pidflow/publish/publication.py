@@ -5,14 +5,27 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pidflow.digest import digest as code_digest
+from pidflow.errors import PidflowError
 from pidflow.files import read_json, write_json
 from pidflow.model import model_digest, read_info
 from pidflow.publish.card import write_card
 from pidflow.publish.names import GATE_FILE
-from pidflow.publish.provenance import digest, provenance, write_sums
+from pidflow.publish.provenance import (
+    CodeState,
+    History,
+    Step,
+    code_state,
+    digest,
+    provenance,
+    read_records,
+    walk,
+    write_sums,
+)
 from pidflow.publish.registry import Entry, publish
+from pidflow.record import surroundings
 
 _METADATA = ("run", "period", "pass", "system")
 
@@ -24,16 +37,17 @@ def publish_bundle(
     entry_file: str | Path,
     *,
     metrics: Mapping[str, str | Path],
-    quality: str | Path,
+    quality: Mapping[str, str | Path],
+    records: str | Path,
     run: Mapping[str, Any],
     registry: str | Path,
     path: str,
-    threshold: float,
-    selection: Mapping[str, Any],
     config: Mapping[str, Any],
-    seed: int,
     code: str,
-    repository: str | Path,
+    rule: str,
+    script: str,
+    uncommitted: Literal["mark", "refuse"],
+    batch_mb: int,
 ) -> Entry:
     """Complete a bundle and publish it.
 
@@ -48,26 +62,51 @@ def publish_bundle(
     metrics
         Metrics file by title, for the card.
     quality
-        Account of the simulated dataset, for the inputs' checksums.
+        Account of a dataset by sample, for the inputs' checksums.
+    records
+        Folder with the records of the run's jobs.
     run
         Row of the run table.
     registry, path
         Folder of the registry and path of the objects in it.
-    threshold
-        Certainty from which a track is accepted.
-    selection, config, seed, code, repository
-        What card and provenance record.
+    config
+        What of the configuration, as merged, can affect the publication.
+    code, rule, script
+        Digest of the code that publishes, its rule and its script.
+    uncommitted
+        What happens if code behind the model is not in the repository's history.
+    batch_mb
+        How the raw files were batched, MB.
 
     Returns
     -------
     Entry
         The registry's entry; ``new`` is false if the same was published before.
+
+    Raises
+    ------
+    PidflowError
+        If a file on the way from the raw files has another size than its record says, or if uncommitted code is
+        refused.
     """
     folder, info = Path(publication), read_info(model)
+    own = {"rule": rule, "script": script, "code": code, "outputs": [], **surroundings()}
+    files = [str(file) for file in (bundle, model, *metrics.values(), *quality.values())]
+    history = walk(read_records(records), files, (*run["data"], *run["simulation"]))
+    state = _state(history, own, uncommitted, str(run["run"]))
     shutil.copytree(bundle, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-    inputs = {origin["source"]: origin["sha256"] for origin in read_json(quality)["inputs"]}
-    record = provenance(run=run, config=config, code=code, seed=seed, checksums=inputs, repository=repository)
-    record["model"] = model_digest(model)
+    record = provenance(
+        run=run,
+        inputs=_raw_files(quality),
+        config=config,
+        seed=config["seed"],
+        model=model_digest(model),
+        own=own,
+        history=history,
+        state=state,
+        results=str(folder.parents[1]),
+        batch_mb=batch_mb,
+    )
     write_json(folder / "provenance.json", record)
     write_card(
         folder / "card.md",
@@ -77,8 +116,8 @@ def publish_bundle(
         gate=read_json(folder / GATE_FILE),
         provenance=record,
         registry_path=path,
-        selection=selection,
-        certainty=threshold,
+        selection=config["dataset"]["selection"],
+        certainty=config["evaluate"]["threshold"],
     )
     write_sums(folder)
     entry = publish(
@@ -87,7 +126,36 @@ def publish_bundle(
         folder,
         valid_from=run["valid_from"],
         valid_until=run["valid_until"],
-        metadata={**{key: str(run[key]) for key in _METADATA}, "provenance": digest(record)},
+        metadata={**{key: str(run[key]) for key in _METADATA}, "provenance": digest(record), "code": state},
     )
     write_json(entry_file, entry.model_dump(mode="json"))
     return entry
+
+
+def _raw_files(quality: Mapping[str, str | Path]) -> list[dict[str, str]]:
+    return [
+        {"name": origin["source"], "sample": sample, "sha256": origin["sha256"]}
+        for sample, path in quality.items()
+        for origin in read_json(path)["inputs"]
+    ]
+
+
+def _state(history: History, own: Step, uncommitted: str, run: str) -> CodeState:
+    """Return whether all code is in the repository's history; say or refuse it if not."""
+    steps: dict[CodeState, str] = {}
+    for path in history.unrecorded:
+        print(f"{path}: no record is left of the job that made it", flush=True)
+        steps.setdefault("unknown", f"the job that made {path}")
+    for step in (*history.steps, own):
+        steps.setdefault(code_state(step, own["git"], code_digest), step["rule"])
+    state: CodeState = "uncommitted" if "uncommitted" in steps else "unknown" if "unknown" in steps else "committed"
+    if state == "committed":
+        return state
+    where = "is not committed" if state == "uncommitted" else "is not known to be in a git repository"
+    if uncommitted == "refuse":
+        raise PidflowError(
+            f"run {run}: the code of {steps[state]} {where}, and 'publish.uncommitted' is refuse; "
+            "commit it and publish again"
+        )
+    print(f"WARNING: run {run}: the code of {steps[state]} {where}; the publication is marked as {state}", flush=True)
+    return state

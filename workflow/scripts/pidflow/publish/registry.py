@@ -80,8 +80,8 @@ class Entry(BaseModel):
     new: bool = Field(False, exclude=True)
 
     def same_content(self, other: Entry) -> bool:
-        """Return whether both publish the same bytes with the same metadata."""
-        return (self.objects, self.documents, self.metadata) == (other.objects, other.documents, other.metadata)
+        """Return whether both publish the same objects with the same metadata; documents name times and machines."""
+        return (self.objects, self.metadata) == (other.objects, other.metadata)
 
 
 def _check_path(path: str) -> str:
@@ -127,6 +127,46 @@ def _read_blob(registry: Path, blob: Blob) -> bytes:
     return content
 
 
+def read_entry(path: str | Path) -> Entry:
+    """Read one entry.
+
+    Raises
+    ------
+    PidflowError
+        If it is damaged.
+    """
+    try:
+        return Entry.model_validate(read_json(path))
+    except (ValidationError, ValueError):
+        raise PidflowError(f"{path}: the entry is damaged; remove it and publish again") from None
+
+
+def latest(registry: str | Path, run: int) -> Entry | None:
+    """Return the newest publication of a run, under whatever path, or None.
+
+    Raises
+    ------
+    PidflowError
+        If an entry is damaged.
+    """
+    # from the entries themselves: the copy in runs/ goes when the job that makes it fails
+    found = [read_entry(file) for file in (Path(registry) / "entries").rglob("[!.]*.json")]
+    return max((e for e in found if e.metadata.get("run") == str(run)), key=lambda e: e.created, default=None)
+
+
+def read_document(registry: str | Path, entry: Entry, name: str) -> bytes:
+    """Return the content of a document that lies beside the objects of a publication.
+
+    Raises
+    ------
+    PidflowError
+        If the publication has no such document, or its content is missing or damaged.
+    """
+    if name not in entry.documents:
+        raise PidflowError(f"{entry.path}: the publication has no {name}; publish the run again")
+    return _read_blob(Path(registry), entry.documents[name])
+
+
 def _bundle(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the content of a bundle by file name, and the object name of each file that is loadable.
 
@@ -166,10 +206,7 @@ def history(registry: str | Path, path: str) -> list[Entry]:
     files = sorted(file for file in folder.glob("*.json") if file.is_file() and not file.name.startswith("."))
     found: list[tuple[int, str, Entry]] = []
     for file in files:
-        try:
-            entry = Entry.model_validate(read_json(file))
-        except (ValidationError, ValueError):
-            raise PidflowError(f"{file}: the entry is damaged; remove it and publish again") from None
+        entry = read_entry(file)
         found.append((entry.created, file.name, entry))
     return [entry for _, _, entry in sorted(found, key=lambda item: item[:2])]
 
@@ -192,7 +229,7 @@ def publish(
 ) -> Entry:
     """Publish a bundle, all of it or nothing.
 
-    If the latest publication of exactly this validity has the same bytes and metadata, it is returned and nothing is
+    If the latest publication of exactly this validity has the same objects and metadata, it is returned and nothing is
     written (``new`` is then False).
 
     Parameters

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import uproot
 from numpy.typing import NDArray
 
 from pidflow.files import replacing
@@ -21,6 +20,7 @@ from pidflow.simulate.detector import Reconstructed, reconstruct
 from pidflow.simulate.generator import EventGenerator, Sample
 from pidflow.simulate.helix import Floats
 from pidflow.simulate.particles import PHYSICAL_PRIMARY, Particles, charge_of, daughter_slices, select
+from pidflow.simulate.rootfile import recreate
 from pidflow.simulate.shifts import Conditions, ShiftName, conditions
 
 BC_SPACING = 400
@@ -85,7 +85,8 @@ def simulate_file(
     generator = EventGenerator(sample, int(generator_seed) % 900_000_000)
     state = conditions(shift if sample == "data" else "none", run)
     first = first_frame(run, sample, seed, Path(path).name)
-    with replacing(path) as temporary, _truth_writer(truth) as writer, uproot.recreate(temporary) as file:
+    name = f"{run}/{Path(path).name}"
+    with replacing(path) as temporary, _truth_writer(truth) as writer, recreate(temporary, name) as file:
         for index, part in enumerate(np.array_split(np.arange(events), frames)):
             rng = np.random.default_rng([int(frame_seed), index])
             frame = _frame(generator, len(part), bz, state, rng)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,37 @@ _HIGHEST = 5.0
 """Top of the signal axis, in units of the median, which lies near the minimum-ionising signal."""
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What one row of panels shows.
+
+    Attributes
+    ----------
+    label
+        Sample and model.
+    dataset, scores
+        Parquet files aligned row by row.
+    """
+
+    label: str
+    dataset: str | Path
+    scores: str | Path
+
+
 def plot_signal(
-    dataset: str | Path,
-    scores: Mapping[str, str | Path],
+    selections: Sequence[Selection],
     output: str | Path,
     *,
     species: tuple[int, ...],
     threshold: float,
     title: str,
 ) -> None:
-    """Draw the selected tracks of a dataset, of every split; truth is not needed.
+    """Draw the selected tracks of datasets, of every split; truth is not needed.
 
     Parameters
     ----------
-    dataset
-        Parquet file.
-    scores
-        Score table by label; one row of panels each.
+    selections
+        One row of panels each.
     output
         Image file.
     species
@@ -49,15 +64,16 @@ def plot_signal(
         Title of the figure.
     """
     columns = ["tpc_signal", "tpc_inner_param", "p"]
-    methods = {label: read_scored(dataset, path, species, columns, split=None) for label, path in scores.items()}
-    momentum, signal = _coordinates(next(iter(methods.values())))
-    highest = _HIGHEST * float(np.nanmedian(signal))
-    everything = _fill(momentum, signal, highest)
-    most = max(float(everything.values().max()), 10.0)
-    norm = LogNorm(1.0, most)
-    with drawing(output, 1.6 + 2.6 * len(species), 0.9 + 2.7 * len(methods), title) as figure:
-        grid = figure.subplots(len(methods), len(species), sharex=True, sharey=True, squeeze=False)
-        for row, (label, tracks) in zip(grid, methods.items(), strict=True):
+    shown = [read_scored(each.dataset, each.scores, species, columns, split=None) for each in selections]
+    coordinates = [_coordinates(tracks) for tracks in shown]
+    highest = _HIGHEST * float(np.nanmedian(coordinates[0][1]))
+    background = [_fill(momentum, signal, highest) for momentum, signal in coordinates]
+    norm = LogNorm(1.0, max(10.0, *(float(everything.values().max()) for everything in background)))
+    with drawing(output, 1.6 + 2.6 * len(species), 0.9 + 2.7 * len(shown), title) as figure:
+        grid = figure.subplots(len(shown), len(species), sharex=True, sharey=True, squeeze=False)
+        rows = zip(grid, selections, shown, coordinates, background, strict=True)
+        for row, selection, tracks, (momentum, signal), everything in rows:
+            most = max(float(everything.values().max()), 10.0)
             for i, axes in enumerate(row):
                 axes.contourf(
                     everything.axes[0].centers,
@@ -72,7 +88,7 @@ def plot_signal(
                 mesh.set_rasterized(True)
                 axes.text(0.96, 0.95, f"{selected.sum():,}", transform=axes.transAxes, ha="right", va="top")
                 axes.set(xlabel="", ylabel="")
-            row[0].set_ylabel(f"{label}\nTPC d$\\mathit{{E}}$/d$\\mathit{{x}}$ (arb. units)")
+            row[0].set_ylabel(f"{selection.label}\nTPC d$\\mathit{{E}}$/d$\\mathit{{x}}$ (arb. units)")
         for axes, pdg in zip(grid[0], species, strict=True):
             axes.set_title(f"selected as {class_label(pdg, species)}")
         for axes in grid[-1]:

@@ -1,0 +1,39 @@
+"""What of the configuration can affect a run's publication."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pidflow.config.models import Config
+from pidflow.config.runs import Run
+
+_NEVER: dict[str, Any] = {
+    "pathvars": True,
+    "runs": True,
+    "run": True,
+    "closure": True,
+    "container": True,
+    "ingest": {"bad_files", "bad_files_of_run", "batch_mb", "fetch_retries"},
+    "models": {"gbdt", "nsigma"},
+    "evaluate": {"image_format", "methods"},
+    "publish": {"uncommitted"},
+    "adapt": True,
+    "example": True,
+}
+
+
+def published_config(config: Config, run: Run) -> dict[str, Any]:
+    """Return the configuration as merged without what cannot affect the publication of a run.
+
+    Blocks that only some publications depend on, adaptation and the example production, are part of it where they do.
+    """
+    content = config.model_dump(mode="json", exclude=_NEVER)
+    policy = config.ingest.bad_files_of_run.get(run.run, config.ingest.bad_files)
+    content["ingest"]["bad_files"] = policy.model_dump(mode="json")
+    adapted = config.publish.model == "adapted"
+    content["adapt"] = config.adapt.model_dump(mode="json") if adapted else {"method": "none"}
+    folder = config.example.folder.rstrip("/") + "/"
+    if any(uri.startswith(folder) for uri in (*run.data, *run.simulation)):
+        shift = config.example.shifts.get(run.run, "none")
+        content["example"] = {**config.example.model_dump(mode="json"), "shifts": {str(run.run): shift}}
+    return content

@@ -1,0 +1,50 @@
+"""Draw a run's detector response, feature ranking, training, performance on simulation, and selected tracks.
+
+Input: what the run's earlier stages made. Output: one image per figure.
+"""
+
+from pidflow.jobs import job
+
+with job(snakemake):
+    from itertools import product
+    from pathlib import Path
+
+    from pidflow.dataset.feature_figure import plot_ranking
+    from pidflow.dataset.ranking import Ranking
+    from pidflow.dataset.response_figure import plot_response
+    from pidflow.evaluate.figures.confusion import plot_confusion
+    from pidflow.evaluate.figures.history import plot_history
+    from pidflow.evaluate.figures.performance import plot_performance
+    from pidflow.evaluate.figures.roc import plot_roc
+    from pidflow.evaluate.figures.signal import Selection, plot_signal
+    from pidflow.files import read_json
+    from pidflow.model import HISTORY_FILE
+    from pidflow.tables import find_tables
+
+    given, output, params = snakemake.input, snakemake.output, snakemake.params
+    run, species = f"Run {snakemake.wildcards.run}", tuple(params.species)
+
+    plot_response(find_tables(given.tracks, "tracks"), given.response, output.response, title=run)
+    plot_ranking(
+        Ranking.read(given.shap),
+        read_json(given.features)["features"],
+        output.features,
+        title=f"{run}: feature ranking",
+    )
+    networks = dict(zip(params.networks, given.networks, strict=True))
+    plot_history({model: Path(folder) / HISTORY_FILE for model, folder in networks.items()}, output.history, title=run)
+
+    title = f"{run}, simulation"
+    plot_performance(given.metrics, output.performance, title=title)
+    simulation = given.datasets[params.samples.index("simulation")]
+    plot_roc(simulation, dict(zip(params.models, given.scores, strict=True)), output.roc, species=species, title=title)
+    metrics_of_published = given.metrics[params.models.index(params.published)]
+    plot_confusion(metrics_of_published, output.confusion, title=f"{title}: {params.published}")
+
+    adaptation = {model: "unadapted" if model == "fse" else model.removeprefix("fse_") for model in params.networks}
+    of_sample = dict(zip(params.samples, given.datasets, strict=True))
+    selections = [
+        Selection(f"{sample}, {adaptation[model]}", of_sample[sample], scores)
+        for (sample, model), scores in zip(product(params.samples, params.networks), given.signals, strict=True)
+    ]
+    plot_signal(selections, output.signal, species=species, threshold=params.threshold, title=run)
