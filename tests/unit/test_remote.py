@@ -842,8 +842,7 @@ import runpy, sys
 from types import SimpleNamespace as Space
 uri, folder, log = sys.argv[1:]
 class Items(dict):
-    """As in a job's script: values by name, and by number in their order."""
-
+    # as in a job's script: values by name, and by number in their order
     __getattr__ = dict.__getitem__
 
     def __iter__(self):
