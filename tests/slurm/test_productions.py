@@ -73,7 +73,7 @@ def test_failing_jobs_and_a_restarted_controller(production: Production, laptop:
     slurm.start_controller()
     assert production.job(training.number).state == "RUNNING"
     slurm.stop_controller(signal.SIGKILL)
-    # it ends while nobody listens
+    # it goes on while nobody listens
     production.release("hold", "train_model")
     slurm.start_controller()
     production.finish(head)

@@ -841,6 +841,7 @@ SCRIPT = """
 import runpy, sys
 from types import SimpleNamespace as Space
 uri, folder, log = sys.argv[1:]
+sys.modules["__main__"].__file__ = "fetch_file.py"
 class Items(dict):
     # as in a job's script: values by name, and by number in their order
     __getattr__ = dict.__getitem__
