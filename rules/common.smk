@@ -83,6 +83,11 @@ def samples_of(wildcards):
     return ["simulation", *(["data"] if run_row(wildcards).data else [])]
 
 
+def v0_samples_of(wildcards):
+    """Return the samples of the job's run in which V0 candidates are searched."""
+    return samples_of(wildcards) if CONFIG.ingest.v0 else []
+
+
 def example_settings(wildcards):
     """Return what decides the content of one generated file."""
     run = run_row(wildcards)
@@ -185,10 +190,7 @@ def all_metrics(wildcards):
 
 def report_parts(wildcards):
     """Return one figure of every rule whose figures the report shows."""
-    with_data = [run for run, row in RUNS.items() if row.data]
     return [
-        *(collect(rules.tag_and_probe.output.figure, run=RUNS, sample="simulation") if CONFIG.ingest.v0 else []),
-        *(collect(rules.tag_and_probe.output.figure, run=with_data, sample="data") if CONFIG.ingest.v0 else []),
         *collect(rules.plot_run.output.performance, run=RUNS),
         *(collect(rules.plot_closure.output.closure, run=RUNS) if CLOSURE else []),
         rules.compare_methods.output.figure,

@@ -121,9 +121,20 @@ use rule compute_metrics as compute_closure with:
         code=digest("compute_metrics.py"),
 
 
+V0_FIGURE = report(
+    f"<results>/{{run}}/ingest/v0s.{IMAGE}",
+    caption="../workflow/report/v0.rst",
+    category="Run {run}",
+    subcategory="Tag and probe",
+    labels={"figure": "V0 samples"},
+)
+
+
 rule plot_run:
     input:
-        tracks=tracks_of("simulation"),
+        simulation=tracks_of("simulation"),
+        data=tracks_of("data"),
+        v0s=lambda wildcards: [f"<results>/{wildcards.run}/ingest/{s}.v0.json" for s in v0_samples_of(wildcards)],
         response=rules.fit_response.output.response,
         features=rules.select_features.output.features,
         shap=rules.select_features.output.shap,
@@ -135,6 +146,7 @@ rule plot_run:
         scores=rules.compute_metrics.input.scores,
         metrics=rules.compute_metrics.output.metrics,
     output:
+        **{"v0s": V0_FIGURE} if CONFIG.ingest.v0 else {},
         response=report(
             f"<results>/{{run}}/dataset/response.{IMAGE}",
             caption="../workflow/report/response.rst",
@@ -192,6 +204,7 @@ rule plot_run:
     resources:
         mem_mb=megabytes(1500, per_mb=8, of="datasets"),
     params:
+        v0=INGEST["v0"],
         networks=NETWORKS,
         samples=samples_of,
         models=COMPARED,

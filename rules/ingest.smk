@@ -59,6 +59,7 @@ rule check_inputs:
     input:
         tracks=lambda wildcards: track_tables(wildcards.run, wildcards.sample),
     output:
+        **{"v0s": "<results>/{run}/ingest/{sample}.v0.json"} if CONFIG.ingest.v0 else {},
         inputs="<results>/{run}/ingest/{sample}.json",
     log:
         "<logs>/{run}/check_inputs/{sample}.log",
@@ -69,41 +70,13 @@ rule check_inputs:
         "dataset"
     conda:
         "../envs/tables.yaml"
+    resources:
+        mem_mb=megabytes(1000, per_mb=1),
     params:
         policy=lambda wildcards: settings(bad_files(wildcards.run)),
+        v0=INGEST["v0"],
         code=digest("check_inputs.py"),
     message:
         "Run {wildcards.run}: check the inputs of {wildcards.sample}"
     script:
         "../workflow/scripts/check_inputs.py"
-
-
-rule tag_and_probe:
-    input:
-        tracks=lambda wildcards: track_tables(wildcards.run, wildcards.sample),
-        inputs=rules.check_inputs.output.inputs,
-    output:
-        summary="<results>/{run}/ingest/{sample}.v0.json",
-        figure=report(
-            f"<results>/{{run}}/ingest/{{sample}}.v0.{IMAGE}",
-            caption="../workflow/report/v0.rst",
-            category="Run {run}",
-            subcategory="Tag and probe",
-            labels={"figure": "V0 samples, {sample}"},
-        ),
-    log:
-        "<logs>/{run}/tag_and_probe/{sample}.log",
-        record="<results>/{run}/provenance/tag_and_probe/{sample}.json",
-    wildcard_constraints:
-        sample="simulation|data",
-    conda:
-        "../envs/figures.yaml"
-    resources:
-        mem_mb=megabytes(1000, per_mb=1),
-    params:
-        v0=INGEST["v0"],
-        code=digest("tag_and_probe.py"),
-    message:
-        "Run {wildcards.run}: tag-and-probe samples of {wildcards.sample}"
-    script:
-        "../workflow/scripts/tag_and_probe.py"

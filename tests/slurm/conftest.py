@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from checkout import Checkout
 from cluster import Cluster, cluster, what_is_missing
-from production import PUBLISHED, Production, copied, small_checkout
+from production import RUNS, Production, copied, published, small_checkout
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def laptop(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout that the local executor has processed; not before the cluster is known to work."""
     checkout = small_checkout(tmp_path_factory.mktemp("laptop"))
-    done = checkout.snakemake("--", PUBLISHED)
+    done = checkout.snakemake("--", *published(*RUNS))
     assert done.returncode == 0, done.stdout[-5000:]
     return checkout
 

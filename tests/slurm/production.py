@@ -13,11 +13,11 @@ from pathlib import Path
 from checkout import Checkout, copy_repository
 from cluster import ACCOUNT, PARTITION, Cluster, Found, Job, wait_until
 
-RUN = 900001
+RUNS = (900001, 900002)
+# the run that faults meet
+RUN = RUNS[0]
 FAULTS = Path(__file__).parent / "faults"
 OPTIONS = ("--profile", "slurm", "--configfile", "small.yaml")
-# the target: a publication with all that it takes, and no figures
-PUBLISHED = f"registry/runs/{RUN}.json"
 # seconds for whatever a production is to reach
 PATIENCE = 600
 
@@ -31,12 +31,15 @@ closure: {truth: null}
 """
 
 
+def published(*runs: int) -> list[str]:
+    """Return the targets: publications with all that they take, and no figures."""
+    return [f"registry/runs/{run}.json" for run in runs]
+
+
 def small_checkout(folder: Path) -> Checkout:
-    """Return a checkout for one run, two simulated and two data files, with as few jobs as a production can have."""
+    """Return a checkout with two simulated and two data files per run, and as few jobs as a production can have."""
     checkout = copy_repository(folder)
     (folder / "small.yaml").write_text(SMALL)
-    table = folder / "config/runs.tsv"
-    table.write_text("\n".join(table.read_text().splitlines()[:2]) + "\n")
     return checkout
 
 
@@ -95,11 +98,11 @@ class Production:
             for path in found:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start Snakemake by the profile, up to the publication."""
+    def start(self, *runs: int) -> subprocess.Popen[bytes]:
+        """Start Snakemake by the profile, up to the publication of the given runs, or of the one that faults meet."""
         with open(self.output, "ab") as output:
             head = subprocess.Popen(
-                ["snakemake", PUBLISHED, *OPTIONS],
+                ["snakemake", *published(*(runs or (RUN,))), *OPTIONS],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=output,
@@ -113,9 +116,9 @@ class Production:
         wait_until("Snakemake to end", lambda: head.poll() is not None, PATIENCE)
         assert head.returncode == 0, f"Snakemake ended with {head.returncode}"
 
-    def run(self) -> None:
+    def run(self, *runs: int) -> None:
         """Process to the end."""
-        self.finish(self.start())
+        self.finish(self.start(*runs))
 
     def recover(self) -> subprocess.CompletedProcess[str]:
         """Call the operator's script after Snakemake was killed."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from checkout import Checkout, artefacts
 from cluster import Job, wait_until
-from production import RUN, Production
+from production import RUN, RUNS, Production
 
 TRAINED = (f"results/{RUN}/train", f"results/{RUN}/export", f"results/{RUN}/publication")
 FEATURES = (f"results/{RUN}/dataset/features.json", *TRAINED)
@@ -17,13 +17,15 @@ FEATURES = (f"results/{RUN}/dataset/features.json", *TRAINED)
 HOG_MB = 2300
 
 
-def published_once(production: Production) -> bool:
-    """Return whether the registry holds one publication, its objects and nothing else."""
+def published_once(production: Production, *runs: int) -> bool:
+    """Return whether the registry holds one publication of each run, their objects and nothing else."""
     registry = production.folder / "registry"
-    (entry,) = registry.glob("entries/**/*.json")
-    content = json.loads(entry.read_text())
-    objects = {blob["sha256"] for kind in ("objects", "documents") for blob in content[kind].values()}
-    return objects == {path.name for path in registry.glob("objects/*/*")}
+    entries = [json.loads(path.read_text()) for path in registry.glob("entries/**/*.json")]
+    blobs = (blob for entry in entries for kind in ("objects", "documents") for blob in entry[kind].values())
+    stored = {path.name for path in registry.glob("objects/*/*")}
+    return sorted(int(entry["metadata"]["run"]) for entry in entries) == [*runs] and stored == {
+        blob["sha256"] for blob in blobs
+    }
 
 
 def ran_twice_at_a_time(production: Production) -> list[tuple[Job, Job]]:
@@ -36,12 +38,12 @@ def ran_twice_at_a_time(production: Production) -> list[tuple[Job, Job]]:
     return [pair for jobs in attempts.values() for pair in pairwise(jobs) if pair[1].start < pair[0].end]
 
 
-def assert_whole(production: Production, laptop: Checkout) -> None:
-    """Assert that a production left what an undisturbed one on the laptop left, and nothing in Slurm."""
+def assert_whole(production: Production, laptop: Checkout, *runs: int) -> None:
+    """Assert that a production of runs left what an undisturbed one on the laptop left, and nothing in Slurm."""
     expected = artefacts(laptop.folder)
     assert any(path.endswith(".onnx") for path in expected)
     assert artefacts(production.folder) == expected
-    assert published_once(production)
+    assert published_once(production, *(runs or (RUN,)))
     assert not ran_twice_at_a_time(production)
     assert not production.queue()
     assert not production.locks()
@@ -53,10 +55,9 @@ def states(jobs: list[Job]) -> list[str]:
 
 
 def test_a_production_on_slurm_makes_what_a_laptop_makes(production: Production, laptop: Checkout) -> None:
-    # the raw files stay: their bytes hold the time at which they were written
-    production.remove("results", "logs")
-    production.run()
-    assert_whole(production, laptop)
+    production.remove("results", "resources", "logs")
+    production.run(*RUNS)
+    assert_whole(production, laptop, *RUNS)
     assert set(states(production.jobs())) == {"COMPLETED"}
     assert {job.node for job in production.jobs()} == set(production.cluster.nodes)
 

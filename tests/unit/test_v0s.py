@@ -21,7 +21,7 @@ from pidflow.config.v0 import V0Cuts
 from pidflow.ingest import v0_finder
 from pidflow.ingest.helix import TrackParameters, propagate_to_vertex
 from pidflow.ingest.tag_and_probe import Spectrum, read_spectra, summarise, write_summary
-from pidflow.ingest.v0_figure import plot_v0s
+from pidflow.ingest.v0_figure import V0Sample, plot_v0s
 from pidflow.ingest.v0_finder import V0s, as_table, closest_approach, find_v0s, parallel_approach
 from pidflow.physics import BY_PDG
 from pidflow.simulate.ao2d import FAKE_LABEL
@@ -580,13 +580,10 @@ def test_summary_and_figure_are_written(frames: list[Frame], tmp_path: Path) -> 
     pq.write_table(pa.Table.from_pylist([], schema=schema()), tmp_path / "none.parquet")
     nothing = write_summary([tmp_path / "none.parquet"], tmp_path / "nothing.json", cuts=V0Cuts())
     images = {}
-    for name, own, content in (
-        ("full", paths, summary),
-        ("again", paths, summary),
-        ("empty", [tmp_path / "none.parquet"], nothing),
-    ):
+    full, empty = V0Sample("data", paths, summary), V0Sample("simulation", [tmp_path / "none.parquet"], nothing)
+    for name, samples in (("full", [empty, full]), ("again", [empty, full]), ("empty", [empty])):
         image = tmp_path / f"{name}.png"
-        plot_v0s(own, content, image, cuts=V0Cuts(), title="Run 900001")
+        plot_v0s(samples, image, cuts=V0Cuts(), title="Run 900001")
         images[name] = image.read_bytes()
         assert images[name][:4] == b"\x89PNG"
     assert images["full"] == images["again"] != images["empty"]

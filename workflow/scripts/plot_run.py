@@ -1,4 +1,4 @@
-"""Draw a run's detector response, feature ranking, training, performance on simulation, and selected tracks.
+"""Draw a run's V0 samples, detector response, features, training, performance on simulation and selected tracks.
 
 Input: what the run's earlier stages made. Output: one image per figure.
 """
@@ -9,6 +9,7 @@ with job(snakemake):
     from itertools import product
     from pathlib import Path
 
+    from pidflow.config.v0 import V0Cuts
     from pidflow.dataset.feature_figure import plot_ranking
     from pidflow.dataset.ranking import Ranking
     from pidflow.dataset.response_figure import plot_response
@@ -18,13 +19,20 @@ with job(snakemake):
     from pidflow.evaluate.figures.roc import plot_roc
     from pidflow.evaluate.figures.signal import Selection, plot_signal
     from pidflow.files import read_json
+    from pidflow.ingest.v0_figure import V0Sample, plot_v0s
     from pidflow.model import HISTORY_FILE
     from pidflow.tables import find_tables
 
     given, output, params = snakemake.input, snakemake.output, snakemake.params
     run, species = f"Run {snakemake.wildcards.run}", tuple(params.species)
 
-    plot_response(find_tables(given.tracks, "tracks"), given.response, output.response, title=run)
+    if params.v0 is not None:
+        v0s = [
+            V0Sample(sample, find_tables(getattr(given, sample), "v0s"), read_json(summary))
+            for sample, summary in zip(params.samples, given.v0s, strict=True)
+        ]
+        plot_v0s(v0s, output.v0s, cuts=V0Cuts.model_validate(params.v0), title=run)
+    plot_response(find_tables(given.simulation, "tracks"), given.response, output.response, title=run)
     plot_ranking(
         Ranking.read(given.shap),
         read_json(given.features)["features"],

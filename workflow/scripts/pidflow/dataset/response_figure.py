@@ -79,7 +79,8 @@ def plot_response(tables: Iterable[str | Path], response: str | Path, output: st
         for axis in axes.flat:
             axis.set_xscale("log")
             axis.set_xlim(0.1, 20.0)
-            axis.legend(title="expected", ncols=2, loc="best")
+            # both corners are empty; looking for the best place takes seconds
+            axis.legend(title="expected", ncols=2, loc="upper right" if axis is tpc else "lower right")
         figure.suptitle(title)
         with replacing(output) as temporary:
             figure.savefig(temporary, dpi=110)

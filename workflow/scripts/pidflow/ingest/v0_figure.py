@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from hist import Hist, axis
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from pidflow.config.v0 import V0Cuts
@@ -23,17 +25,32 @@ _BINS = 72
 _QT_MAX = 0.25
 
 
-def plot_v0s(
-    tables: Iterable[str | Path], summary: Mapping[str, Any], output: str | Path, *, cuts: V0Cuts, title: str
-) -> None:
-    """Draw the mass spectrum of each kind with its windows, and the kinematics of all in the signal windows.
+@dataclass(frozen=True)
+class V0Sample:
+    """What one part of the figure shows.
 
-    Parameters
+    Attributes
     ----------
+    name
+        Name of the sample.
     tables
         Parquet files of the V0 schema.
     summary
         What `pidflow.ingest.tag_and_probe.summarise` made of them.
+    """
+
+    name: str
+    tables: Sequence[str | Path]
+    summary: Mapping[str, Any]
+
+
+def plot_v0s(samples: Sequence[V0Sample], output: str | Path, *, cuts: V0Cuts, title: str) -> None:
+    """Draw the mass spectrum of each kind with its windows, and the kinematics of all in the signal windows.
+
+    Parameters
+    ----------
+    samples
+        One below the other.
     output
         Image file.
     cuts
@@ -41,12 +58,19 @@ def plot_v0s(
     title
         Title of the figure.
     """
-    spectra = read_spectra(tables)
-    with drawing(output, 13.5, 8.0, title) as figure:
-        grid = figure.add_gridspec(2, 3)
-        for i, spectrum in enumerate(spectra):
-            _draw_mass(figure.add_subplot(grid[divmod(i, 3)]), spectrum, summary["kinds"][spectrum.kind.key], cuts)
-        _draw_armenteros(figure.add_subplot(grid[1, 1:]), spectra)
+    with drawing(output, 13.5, 0.4 + 8.0 * len(samples), title) as figure:
+        parts = figure.subfigures(len(samples), 1, squeeze=False)[:, 0]
+        for part, sample in zip(parts, samples, strict=True):
+            _draw_sample(part, sample, cuts)
+
+
+def _draw_sample(part: SubFigure, sample: V0Sample, cuts: V0Cuts) -> None:
+    part.suptitle(sample.name)
+    spectra = read_spectra(sample.tables)
+    grid = part.add_gridspec(2, 3)
+    for i, spectrum in enumerate(spectra):
+        _draw_mass(part.add_subplot(grid[divmod(i, 3)]), spectrum, sample.summary["kinds"][spectrum.kind.key], cuts)
+    _draw_armenteros(part.add_subplot(grid[1, 1:]), spectra)
 
 
 def _draw_mass(axes: Axes, spectrum: Spectrum, numbers: Mapping[str, Any], cuts: V0Cuts) -> None:
