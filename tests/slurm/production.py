@@ -26,7 +26,7 @@ example: {events_per_file: 700}
 models:
   fse: {optimisation: {epochs: 4, batch: 128}}
 adapt: {epochs: 2}
-evaluate: {bootstrap: 20, methods: [fse, nsigma]}
+evaluate: {bootstrap: 20, methods: [fse]}
 closure: {truth: null}
 """
 

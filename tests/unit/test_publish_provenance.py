@@ -161,7 +161,6 @@ def test_published_configuration_leaves_out_what_cannot_matter() -> None:
         {"pathvars": {"results": "elsewhere"}},
         {"run": 7},
         {"evaluate": {"image_format": "svg"}},
-        {"models": {"gbdt": {"trees": 7}}},
         {"closure": {"truth": "{folder}/{stem}"}},
         {"publish": {"uncommitted": "refuse"}},
         {"ingest": {"batch_mb": 7, "bad_files_of_run": {6: {"policy": "skip"}}}},
@@ -171,6 +170,7 @@ def test_published_configuration_leaves_out_what_cannot_matter() -> None:
     for change in (
         {"seed": 7},
         {"features": {"count": 3}},
+        {"models": {"gbdt": {"trees": 7}}},
         {"adapt": {"epochs": 3}},
         {"evaluate": {"threshold": 0.7}},
         {"ingest": {"bad_files_of_run": {5: {"policy": "skip"}}}},

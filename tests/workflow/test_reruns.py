@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from checkout import Checkout
 
 
@@ -52,8 +53,9 @@ def test_an_edited_module_reruns_the_rules_that_import_it(production: Checkout) 
     assert not {"train_model", "train_oracle", "ingest_files", "build_dataset", "select_features"} & rules
 
 
-def test_the_cluster_profile_plans_the_same_production(checkout: Checkout) -> None:
-    local, cluster = checkout.planned(), checkout.planned("--profile", "slurm")
+@pytest.mark.parametrize("profile", ["slurm", "profiles/htcondor"])
+def test_a_cluster_profile_plans_the_same_production(checkout: Checkout, profile: str) -> None:
+    local, cluster = checkout.planned(), checkout.planned("--profile", profile)
     assert cluster == local
     assert "train_model" in cluster.rules
     assert cluster.runs == {"900001", "900002"}

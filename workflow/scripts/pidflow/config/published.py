@@ -14,8 +14,7 @@ _NEVER: dict[str, Any] = {
     "closure": True,
     "container": True,
     "ingest": {"bad_files", "bad_files_of_run", "batch_mb", "fetch_retries"},
-    "models": {"gbdt", "nsigma"},
-    "evaluate": {"image_format", "methods"},
+    "evaluate": {"image_format"},
     "publish": {"uncommitted"},
     "adapt": True,
     "example": True,
@@ -25,6 +24,7 @@ _NEVER: dict[str, Any] = {
 def published_config(config: Config, run: Run) -> dict[str, Any]:
     """Return the configuration as merged without what cannot affect the publication of a run.
 
+    The models that are compared belong to it: the metrics of all come from one job, whose output the card shows.
     Blocks that only some publications depend on, adaptation and the example production, are part of it where they do.
     """
     content = config.model_dump(mode="json", exclude=_NEVER)
