@@ -14,7 +14,8 @@ from pidflow.config.runs import Run
 from pidflow.errors import PidflowError
 from pidflow.files import write_json
 from pidflow.publish import publication
-from pidflow.publish.provenance import History, code_state, digest, provenance, read_records, walk
+from pidflow.publish.provenance import History, code_state, digest, provenance, walk
+from pidflow.record import read_records
 
 CLEAN = {"commit": "abc", "dirty": False}
 DIRTY = {"commit": "abc", "dirty": True}

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pidflow.files import sha256, write_json
+from pidflow.files import read_json, sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[3]
 """Folder of the workflow that this code belongs to."""
@@ -250,3 +250,17 @@ def write_record(
             "ended": _now(),
         },
     )
+
+
+def read_records(folder: str | Path) -> list[dict[str, Any]]:
+    """Return the records of jobs below a folder; one that cannot be read counts as absent."""
+    records = []
+    for path in sorted(Path(folder).rglob("[!.]*.json")):
+        try:
+            record = read_json(path)
+            record["outputs"], record["inputs"], record["ended"]
+        except (ValueError, KeyError, TypeError):
+            print(f"{path}: the record cannot be read and is left out", flush=True)
+            continue
+        records.append(record)
+    return records

@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any
 
 from pidflow.errors import PidflowError
-from pidflow.files import read_json, write_text
+from pidflow.files import write_text
+from pidflow.record import read_records
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def resource_use(folders: Iterable[str | Path]) -> list[Use]:
     PidflowError
         If there is no record.
     """
-    found = [read_json(path) for folder in folders for path in sorted(Path(folder).rglob("*.json"))]
+    found = [record for folder in folders for record in read_records(folder)]
     if not found:
         raise PidflowError("no job has left a record of its resources; run the production first")
     by_rule: dict[str, list[dict[str, Any]]] = {}

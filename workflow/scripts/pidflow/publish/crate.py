@@ -18,7 +18,8 @@ from rocrate.rocrate import ROCrate
 
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, replacing
-from pidflow.publish.provenance import Step, read_records
+from pidflow.publish.provenance import Step
+from pidflow.record import read_records
 
 _PERMALINK = "https://w3id.org/ro/wfrun/{}/0.5"
 _PROFILES = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pidflow.errors import PidflowError
-from pidflow.files import read_json, sha256, write_text
+from pidflow.files import sha256, write_text
 from pidflow.publish.names import SUMS_FILE
 from pidflow.record import size
 
@@ -61,20 +61,6 @@ class History:
 
     steps: tuple[Step, ...]
     unrecorded: tuple[str, ...]
-
-
-def read_records(folder: str | Path) -> list[dict[str, Any]]:
-    """Return the records of jobs below a folder; one that cannot be read counts as absent."""
-    records = []
-    for path in sorted(Path(folder).rglob("[!.]*.json")):
-        try:
-            record = read_json(path)
-            record["outputs"], record["inputs"], record["ended"]
-        except (ValueError, KeyError, TypeError):
-            print(f"{path}: the record cannot be read and is left out", flush=True)
-            continue
-        records.append(record)
-    return records
 
 
 def walk(records: Iterable[Step], files: Iterable[str], raw: Iterable[str]) -> History:

@@ -20,12 +20,11 @@ from pidflow.publish.provenance import (
     code_state,
     digest,
     provenance,
-    read_records,
     walk,
     write_sums,
 )
 from pidflow.publish.registry import Entry, publish
-from pidflow.record import surroundings
+from pidflow.record import read_records, surroundings
 
 _METADATA = ("run", "period", "pass", "system")
 
