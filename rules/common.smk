@@ -120,6 +120,27 @@ def minutes(base, per_gb=0, of="tracks"):
     return request(base, per_gb / 1000, of)
 
 
+def published_run():
+    """Return the run that is to be made again."""
+    if CONFIG.run is None:
+        raise WorkflowError("no run is given: snakemake reproduce --config run=<run number>")
+    return CONFIG.run
+
+
+def inherited_options(wildcards):
+    """Return the options of this call that a call of Snakemake inside a job needs too."""
+    methods = [str(method) for method in workflow.deployment_settings.deployment_method]
+    prefix = os.path.abspath(workflow.deployment_settings.conda_prefix or ".snakemake/conda")
+    return ["--software-deployment-method", *methods, "--conda-prefix", prefix, "--"] if methods else []
+
+
+def workflow_files():
+    """Return the files of the workflow itself."""
+    base = Path(workflow.basedir)
+    patterns = ["Snakefile", "rules/*.smk", "envs/*.yaml", "workflow/report/*", "workflow/scripts/**/*.py"]
+    return [os.path.relpath(path) for pattern in patterns for path in sorted(base.glob(pattern))]
+
+
 # input functions
 
 
