@@ -27,7 +27,7 @@ sys.path[:0] = [
 ]
 
 from checkout import copy_repository  # noqa: E402
-from cluster import ACCOUNT, PARTITION, Cluster, _free_ports, what_is_missing  # noqa: E402
+from cluster import ACCOUNT, PARTITION, Cluster, cluster, what_is_missing  # noqa: E402
 from workflow import many_runs  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
@@ -72,17 +72,8 @@ def main() -> None:
         for script in (checkout.folder / "workflow/scripts").glob("*.py"):
             script.write_text(WAITING)
         config = many_runs(checkout.folder, RUNS)
-        slurm = Cluster(
-            folder / "cluster",
-            {f"node{n}": port for n, port in enumerate(_free_ports(2), 1)},
-            cpus=CPUS,
-            memory_mb=MEMORY_MB,
-        )
-        slurm.start()
-        try:
+        with cluster(folder / "cluster", cpus=CPUS, memory_mb=MEMORY_MB) as slurm:
             result = produce(slurm, checkout.folder, config)
-        finally:
-            slurm.stop()
     for key, value in result.items():
         print(f"{key:32}{value:>12,.2f}" if isinstance(value, float) else f"{key:32}{value:>12}")
     RESULTS.parent.mkdir(exist_ok=True)
@@ -120,7 +111,6 @@ def produce(slurm: Cluster, folder: Path, config: str) -> dict[str, float | int]
     if head.returncode:
         raise SystemExit(log.read_text()[-3000:])
     submitted = slurm.jobs()
-    waited = lengths()
     done = [line for line in log.read_text().splitlines() if line.startswith("Finished jobid:")]
     return {
         "runs": RUNS,
@@ -128,7 +118,6 @@ def produce(slurm: Cluster, folder: Path, config: str) -> dict[str, float | int]
         "slurm_jobs": len(submitted),
         "slurm_jobs_per_run": len(submitted) / RUNS,
         "wall_s": wall,
-        "longest_wait_of_a_run_s": sum(waited.values()),
         "slurm_jobs_per_hour": 3600 * len(submitted) / wall,
         "most_in_queue": busiest,
         "head_cpu_s_per_slurm_job": (usage.ru_utime + usage.ru_stime) / len(submitted),

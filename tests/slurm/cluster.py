@@ -300,10 +300,10 @@ def _job(line: str) -> Job:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, nodes: int = 2) -> Iterator[Cluster]:
-    """Run a cluster for the length of the block."""
+def cluster(folder: Path, nodes: int = 2, **promised: int) -> Iterator[Cluster]:
+    """Run a cluster for the length of the block; `promised` are the `cpus` and `memory_mb` of each node."""
     ports = _free_ports(nodes)
-    running = Cluster(folder, {f"node{number}": port for number, port in enumerate(ports, start=1)})
+    running = Cluster(folder, {f"node{number}": port for number, port in enumerate(ports, start=1)}, **promised)
     try:
         running.start()
         yield running

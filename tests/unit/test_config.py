@@ -321,6 +321,17 @@ def test_table_without_runs_and_without_file(files):
         load_runs(files / "nowhere.tsv", "generated")
 
 
+def test_files_of_a_run_are_looked_for_when_it_is_asked_for(files):
+    table = write_table(files, row(files), row(files, run=2, data="nowhere/*.root"))
+    runs = load_runs(table, "generated")
+    assert list(runs) == [544121, 2] and len(runs) == 2
+    assert runs[544121] is runs[544121]
+    with pytest.raises(PidflowError, match="run 2: data file nowhere"):
+        runs[2]
+    with pytest.raises(PidflowError, match="run 2: data file nowhere"):
+        check_runs(Config(), runs)
+
+
 @pytest.mark.parametrize("column", ["data", "simulation"])
 def test_missing_file_is_named(files, column):
     with pytest.raises(PidflowError, match=f"run 544121: {column} file .*absent.root does not exist"):

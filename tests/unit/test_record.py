@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pidflow import record
-from pidflow.files import read_json, sha256
-from pidflow.record import Clock, checksum, git_state, host, packages, plain, size, write_record
+from pidflow.files import read_json, sha256, size
+from pidflow.record import Clock, checksum, git_state, host, packages, plain, write_record
 
 
 def cpu() -> float:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from checkout import Checkout
 
-from pidflow.files import read_json, sha256
+from pidflow.files import read_json, sha256, size
 from pidflow.publish.registry import history
-from pidflow.record import checksum, size
+from pidflow.record import checksum
 
 RUNS = (900001, 900002)
 REGISTRY_PATH = "Users/p/pidflow/PIDML"

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,19 +54,26 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def visible_files(path: str | Path) -> list[Path]:
+    """Return a file, or all files below a folder that are not hidden, sorted by path."""
+    top = Path(path)
+    if not top.is_dir():
+        return [top]
+    below = (file for file in top.rglob("*") if file.is_file())
+    return sorted(file for file in below if not any(part.startswith(".") for part in file.relative_to(top).parts))
+
+
+def size(path: str | Path) -> int:
+    """Return the bytes of a file, or of all visible files below a folder."""
+    return sum(file.stat().st_size for file in visible_files(path))
+
+
 def size_mb(paths: str | Path | Iterable[str | Path]) -> float:
-    """Return the size of a file, a folder, or several, in MB of 10⁶ bytes.
+    """Return the `size` of a file, a folder, or several, in MB of 10⁶ bytes.
 
     Raises
     ------
     FileNotFoundError
         If one does not exist.
     """
-    if isinstance(paths, str | Path):
-        paths = [paths]
-    return sum(_size(Path(path)) for path in paths) / 1e6
-
-
-def _size(path: Path) -> int:
-    own = path.stat()
-    return sum(_size(entry) for entry in path.iterdir()) if stat.S_ISDIR(own.st_mode) else own.st_size
+    return sum(size(path) for path in ([paths] if isinstance(paths, str | Path) else paths)) / 1e6

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pidflow.files import read_json, sha256, write_json
+from pidflow.files import read_json, sha256, size, visible_files, write_json
 
 ROOT = Path(__file__).resolve().parents[3]
 """Folder of the workflow that this code belongs to."""
@@ -28,20 +28,6 @@ CODE = ("Snakefile", "rules", "workflow", "envs")
 """What of the repository decides results beside the configuration, which is recorded as merged."""
 
 _RSS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10  # the unit of ru_maxrss is the system's
-
-
-def visible_files(path: str | Path) -> list[Path]:
-    """Return a file, or all files below a folder that are not hidden, sorted by path."""
-    top = Path(path)
-    if not top.is_dir():
-        return [top]
-    below = (file for file in top.rglob("*") if file.is_file())
-    return sorted(file for file in below if not any(part.startswith(".") for part in file.relative_to(top).parts))
-
-
-def size(path: str | Path) -> int:
-    """Return the bytes of a file, or of all visible files below a folder."""
-    return sum(file.stat().st_size for file in visible_files(path))
 
 
 def checksum(path: str | Path) -> str:

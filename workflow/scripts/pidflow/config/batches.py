@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+from pidflow.config.runs import ADDRESS
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def _batches(files: Mapping[str, str], limit: int, generated: str, whole: bool) 
     keys: list[str] = []
     filled = 0
     for key, uri in files.items():
-        alone = bool(_REMOTE.match(uri))
+        alone = bool(ADDRESS.match(uri))
         size = 0 if alone or uri.startswith(generated) else Path(uri).stat().st_size
         parts = 1 if whole or Path(uri).suffix != ".root" else max(1, -(-size // limit))
         if keys and (alone or filled + size > limit):

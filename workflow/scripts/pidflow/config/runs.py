@@ -18,7 +18,7 @@ from pidflow.config.models import Config
 from pidflow.errors import PidflowError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def _name(value: str) -> str:
@@ -108,7 +108,7 @@ def _files(entry: str, generated: str) -> list[str]:
     """Return the files that an entry of the table stands for."""
     if entry.startswith("@"):
         return [file for line in _listed(entry) for file in _files(line, generated)]
-    if _URI.match(entry):
+    if ADDRESS.match(entry):
         remote = _remote()
         remote.check(entry)
         return list(remote.expand(entry)) if remote.is_pattern(entry) else [entry]
@@ -131,7 +131,7 @@ def _check_repeated(run: int, files: dict[str, tuple[str, ...]]) -> None:
     first: dict[str, str] = {}
     for column, uris in files.items():
         for uri in uris:
-            normal = _remote().normal(uri) if _URI.match(uri) else os.path.normpath(Path(uri).absolute())
+            normal = _remote().normal(uri) if ADDRESS.match(uri) else os.path.normpath(Path(uri).absolute())
             if normal in first:
                 other = "" if first[normal] == column else f", as {first[normal]} too"
                 raise PidflowError(f"run {run}: {column} file {uri} is listed twice{other}; list it once")
@@ -232,7 +232,7 @@ def check_runs(config: Config, runs: Mapping[int, Run]) -> None:
     """
     for run in runs.values():
         if run.data:
-            if config.closure.truth is not None and (remote := [uri for uri in run.data if _URI.match(uri)]):
+            if config.closure.truth is not None and (remote := [uri for uri in run.data if ADDRESS.match(uri)]):
                 raise PidflowError(
                     f"{config.runs}: run {run.run} has no truth beside the remote file {remote[0]}; set "
                     "'closure.truth' to null, or give local files"

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pidflow.errors import PidflowError
-from pidflow.files import sha256, write_text
+from pidflow.files import sha256, size, write_text
 from pidflow.publish.names import SUMS_FILE
-from pidflow.record import size
 
 PACKAGES = (
     "awkward",

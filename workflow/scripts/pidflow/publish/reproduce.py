@@ -230,7 +230,7 @@ def _archive(root: Path, commit: str, folder: Path) -> bool:
         return False
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="tar")
+        archive.extractall(folder, filter="data")
     return True
 
 
