@@ -16,6 +16,7 @@ from pidflow.ingest.remote import is_remote
 from pidflow.digest import digest
 from pidflow.errors import PidflowError
 from pidflow.files import size_mb
+from pidflow.models import is_network
 
 try:
     CONFIG = validate(config, "configuration")
@@ -25,11 +26,12 @@ try:
 except PidflowError as error:
     raise WorkflowError(str(error)) from None
 
-METHODS = list(CONFIG.evaluate.methods)
-ADAPTED = [] if CONFIG.adapt.method == "none" else [f"fse_{CONFIG.adapt.method}"]
-NETWORKS = ["fse", *ADAPTED]
-COMPARED = [*METHODS, *ADAPTED]
-PUBLISHED = ADAPTED[0] if CONFIG.publish.model == "adapted" else "fse"
+COMPARED = list(CONFIG.compared)
+PUBLISHED = CONFIG.published
+# without adaptation and with it
+NETWORKS = [CONFIG.adapt.model, CONFIG.adapted] if CONFIG.adapted else [PUBLISHED]
+# models that are trained in steps
+CURVES = [model for model in COMPARED if model == CONFIG.adapted or is_network(CONFIG.models[model].kind)]
 CLOSURE = CONFIG.closure.truth is not None
 # how a file is read; policies are params of their own
 INGEST = CONFIG.ingest.model_dump(mode="json", exclude={"bad_files", "bad_files_of_run", "batch_mb", "fetch_retries"})
@@ -52,7 +54,7 @@ wildcard_constraints:
     sample="simulation|data|closure",
     file=r"[A-Za-z0-9_-]+",
     batch=r"[A-Za-z0-9_-]+",
-    model="[a-z_]+",
+    model="[a-z][a-z0-9_]*",
 
 
 # values for params
@@ -71,6 +73,19 @@ def described(run):
 def bad_files(run):
     """Return the policy for unusable input files of a run."""
     return CONFIG.ingest.bad_files_of_run.get(int(run), CONFIG.ingest.bad_files)
+
+
+def kinds_of(*models):
+    """Return the kinds of models and of what they are made of, sorted; an adapted network is of its source's kind."""
+    names = [CONFIG.adapt.model if model == CONFIG.adapted else model for model in models]
+    entries = [CONFIG.models[name] for name in names]
+    below = [kind for entry in entries for kind in kinds_of(*entry.needs)]
+    return sorted({*(entry.kind for entry in entries), *below})
+
+
+def code_of(script, *models):
+    """Return the digest of the code of a script that fits or applies models."""
+    return digest(" ".join([script, *kinds_of(*models)]))
 
 
 def run_row(wildcards):
@@ -185,6 +200,19 @@ def data_if_any(wildcards):
     return {"data": f"<results>/{wildcards.run}/dataset/data.parquet"} if run_row(wildcards).data else {}
 
 
+def needed_models(wildcards):
+    """Return the model directories that a model is made of."""
+    return [f"<results>/{wildcards.run}/train/{name}" for name in CONFIG.models[wildcards.model].needs]
+
+
+def start_of(wildcards):
+    """Return the model directory whose weights a network starts from, if any."""
+    source = getattr(CONFIG.models[wildcards.model], "init_from", None)
+    if source is None:
+        return []
+    return source if Path(source, "model.json").is_file() or "/train/" in source else f"<results>/start/{wildcards.model}"
+
+
 def truth_files(wildcards):
     """Return the truth of each pseudo-data file of a run, by the data file's name."""
     return {
@@ -203,10 +231,23 @@ def metrics_of(run, models, sample):
     return [f"<results>/{run}/evaluate/metrics/{model}_{sample}.json" for model in models]
 
 
+def has_ceiling(run):
+    """Return whether the best that is possible is known for a run: its simulation is the example's."""
+    folder = CONFIG.example.folder.rstrip("/") + "/"
+    return CONFIG.evaluate.ceiling and all(uri.startswith(folder) for uri in RUNS[int(run)].simulation)
+
+
 def all_metrics(wildcards):
     """Return the metrics of every method on every run."""
     samples = {"simulation": COMPARED, **({"closure": [*COMPARED, "oracle"]} if CLOSURE else {})}
-    return [path for run in RUNS for sample, models in samples.items() for path in metrics_of(run, models, sample)]
+    if CONFIG.evaluate.equalise:
+        samples["equalised"] = COMPARED
+    return [
+        path
+        for run in RUNS
+        for sample, models in samples.items()
+        for path in metrics_of(run, [*models, *(["ceiling"] if sample == "simulation" and has_ceiling(run) else [])], sample)
+    ]
 
 
 def report_parts(wildcards):

@@ -2,32 +2,79 @@
 # Closure (pseudo-data only) reads the truth files; nothing of it flows back into training or publication.
 
 
-rule score_tracks:
+rule score_simulation:
     input:
-        model=branch(
-            lambda wildcards: wildcards.model == "oracle",
-            then="<results>/{run}/closure/{model}",
-            otherwise="<results>/{run}/train/{model}",
-        ),
-        dataset="<results>/{run}/dataset/{sample}.parquet",
+        models=[f"<results>/{{run}}/train/{model}" for model in COMPARED],
+        dataset="<results>/{run}/dataset/simulation.parquet",
     output:
-        scores="<results>/{run}/evaluate/scores/{model}_{sample}.parquet",
+        scores=[scores_of("{run}", model, "simulation") for model in COMPARED],
     log:
-        "<logs>/{run}/score_tracks/{model}_{sample}.log",
-        record="<results>/{run}/provenance/score_tracks/{model}_{sample}.json",
-    wildcard_constraints:
-        sample="simulation|data",
+        "<logs>/{run}/score_simulation.log",
+        record="<results>/{run}/provenance/score_simulation.json",
     conda:
         "../envs/models.yaml"
     resources:
-        mem_mb=megabytes(1500),
-        runtime=minutes(30, per_gb=60, of="dataset"),
+        mem_mb=megabytes(2000),
+        runtime=minutes(60, per_gb=240, of="dataset"),
     params:
-        code=digest("score_tracks.py"),
+        kinds=kinds_of(*COMPARED),
+        code=code_of("score_tracks.py", *COMPARED),
     message:
-        "Run {wildcards.run}: score {wildcards.sample} with {wildcards.model}"
+        "Run {wildcards.run}: score simulation with every model"
     script:
         "../workflow/scripts/score_tracks.py"
+
+
+# without truth only the figures of data ask for scores
+use rule score_simulation as score_data with:
+    input:
+        models=[f"<results>/{{run}}/train/{model}" for model in (COMPARED if CLOSURE else NETWORKS)],
+        dataset="<results>/{run}/dataset/data.parquet",
+    output:
+        scores=[scores_of("{run}", model, "data") for model in (COMPARED if CLOSURE else NETWORKS)],
+    log:
+        "<logs>/{run}/score_data.log",
+        record="<results>/{run}/provenance/score_data.json",
+    message:
+        "Run {wildcards.run}: score data"
+
+
+use rule score_simulation as score_oracle with:
+    input:
+        models=["<results>/{run}/closure/oracle"],
+        dataset="<results>/{run}/dataset/data.parquet",
+    output:
+        scores=[scores_of("{run}", "oracle", "data")],
+    log:
+        "<logs>/{run}/score_oracle.log",
+        record="<results>/{run}/provenance/score_oracle.json",
+    params:
+        kinds=kinds_of(NETWORKS[0]),
+        code=code_of("score_tracks.py", NETWORKS[0]),
+    message:
+        "Run {wildcards.run}: score data with the oracle"
+
+
+rule score_ceiling:
+    input:
+        dataset="<results>/{run}/dataset/simulation.parquet",
+    output:
+        scores=scores_of("{run}", "ceiling", "simulation"),
+    log:
+        "<logs>/{run}/score_ceiling.log",
+        record="<results>/{run}/provenance/score_ceiling.json",
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        mem_mb=megabytes(2000, per_mb=8, of="dataset"),
+    params:
+        species=CONFIG.species,
+        masks=settings(CONFIG.dataset.masks),
+        code=digest("score_ceiling.py"),
+    message:
+        "Run {wildcards.run}: score simulation with the densities that it was drawn from"
+    script:
+        "../workflow/scripts/score_ceiling.py"
 
 
 rule attach_truth:
@@ -56,17 +103,20 @@ use rule train_model as train_oracle with:
     input:
         dataset=rules.attach_truth.output.dataset,
         features=rules.select_features.output.features,
+        response=rules.fit_response.output.response,
     output:
         model=directory("<results>/{run}/closure/{model}"),
     wildcard_constraints:
         model="oracle",
     params:
-        kind="fse",
+        kinds=kinds_of(NETWORKS[0]),
+        needed=[],
         species=CONFIG.species,
         masks=settings(CONFIG.dataset.masks),
         seed=CONFIG.seed,
-        settings=settings(CONFIG.models.fse),
-        code=digest("train_model.py"),
+        settings=settings(CONFIG.models[NETWORKS[0]]),
+        accelerator=CONFIG.accelerator,
+        code=code_of("train_model.py", NETWORKS[0]),
     message:
         "Run {wildcards.run}: train the oracle on the pseudo-data's truth, for closure"
 

@@ -17,9 +17,10 @@ rule export_model:
     resources:
         mem_mb=megabytes(1500),
     params:
+        kinds=kinds_of(PUBLISHED),
         tolerance=CONFIG.publish.tolerance,
         seed=CONFIG.seed,
-        code=digest("export_model.py"),
+        code=code_of("export_model.py", PUBLISHED),
     message:
         "Run {wildcards.run}: export to ONNX and check every detector pattern"
     script:

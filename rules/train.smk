@@ -5,25 +5,30 @@ rule train_model:
     input:
         dataset="<results>/{run}/dataset/simulation.parquet",
         features=rules.select_features.output.features,
+        response=rules.fit_response.output.response,
+        needed=needed_models,
+        start=start_of,
     output:
         model=directory("<results>/{run}/train/{model}"),
     log:
         "<logs>/{run}/train_model/{model}.log",
         record="<results>/{run}/provenance/train_model/{model}.json",
     wildcard_constraints:
-        model="|".join(METHODS),
+        model="|".join(CONFIG.models),
     conda:
         "../envs/models.yaml"
     resources:
         mem_mb=megabytes(2000, per_mb=8, of="dataset"),
         runtime=minutes(240, per_gb=240, of="dataset"),
     params:
-        kind="{model}",
+        kinds=lambda wildcards: kinds_of(wildcards.model),
+        needed=lambda wildcards: list(CONFIG.models[wildcards.model].needs),
         species=CONFIG.species,
         masks=settings(CONFIG.dataset.masks),
         seed=CONFIG.seed,
-        settings=lambda wildcards: settings(getattr(CONFIG.models, wildcards.model)),
-        code=digest("train_model.py"),
+        settings=lambda wildcards: settings(CONFIG.models[wildcards.model]),
+        accelerator=CONFIG.accelerator,
+        code=lambda wildcards: code_of("train_model.py", wildcards.model),
     message:
         "Run {wildcards.run}: train {wildcards.model}"
     script:
@@ -32,11 +37,11 @@ rule train_model:
 
 rule adapt_model:
     input:
-        model="<results>/{run}/train/fse",
+        model=f"<results>/{{run}}/train/{CONFIG.adapt.model}",
         simulation="<results>/{run}/dataset/simulation.parquet",
         data="<results>/{run}/dataset/data.parquet",
     output:
-        model=directory("<results>/{run}/train/fse_{method}"),
+        model=directory(f"<results>/{{run}}/train/{CONFIG.adapt.model}_{{method}}"),
     log:
         "<logs>/{run}/adapt_model/{method}.log",
         record="<results>/{run}/provenance/adapt_model/{method}.json",
@@ -48,9 +53,29 @@ rule adapt_model:
         mem_mb=megabytes(2000, per_mb=8, of="simulation"),
         runtime=minutes(240, per_gb=240, of="simulation"),
     params:
+        kinds=kinds_of(CONFIG.adapt.model) if CONFIG.adapted else [],
         adapt=settings(CONFIG.adapt),
-        code=digest("adapt_model.py"),
+        accelerator=CONFIG.accelerator,
+        code=code_of("adapt_model.py", CONFIG.adapt.model) if CONFIG.adapted else None,
     message:
         "Run {wildcards.run}: adapt the network to data by {wildcards.method}"
     script:
         "../workflow/scripts/adapt_model.py"
+
+
+rule retrieve_model:
+    output:
+        model=directory("<results>/start/{model}"),
+    log:
+        "<logs>/retrieve_model/{model}.log",
+        record="<results>/provenance/retrieve_model/{model}.json",
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        source=lambda wildcards: CONFIG.models[wildcards.model].init_from,
+        code=digest("retrieve_model.py"),
+    message:
+        "Retrieve the weights that {wildcards.model} starts from"
+    script:
+        "../workflow/scripts/retrieve_model.py"

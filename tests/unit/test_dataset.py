@@ -16,10 +16,10 @@ from pidflow.config.models import Dataset, Masks, Selection, Split
 from pidflow.dataset.build import build_dataset, n_sigma
 from pidflow.dataset.response import fit_response, read_response, robust_width
 from pidflow.dataset.selection import apply_masks, cut_results, require_columns
-from pidflow.dataset.split import split_of, uniform
+from pidflow.dataset.split import split_of
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, sha256, write_json
-from pidflow.identity import collision_ids
+from pidflow.identity import collision_ids, uniform
 from pidflow.physics import SPECIES
 from pidflow.publish.o2 import O2PidModel, O2Tracks
 from pidflow.response import TofResponse, TpcResponse

@@ -14,5 +14,6 @@ with job(snakemake):
         snakemake.input.data,
         snakemake.output.model,
         settings=snakemake.params.adapt,
+        accelerator=snakemake.params.accelerator,
         threads=snakemake.threads,
     )

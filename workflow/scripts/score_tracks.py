@@ -1,6 +1,6 @@
-"""Score a dataset with a model.
+"""Score a dataset with models.
 
-Input: model directory and dataset. Output: the score table, row by row as the dataset.
+Input: model directories and dataset. Output: a score table per model, row by row as the dataset.
 """
 
 from pidflow.jobs import job
@@ -8,4 +8,5 @@ from pidflow.jobs import job
 with job(snakemake):
     from pidflow.train.score import score_dataset
 
-    score_dataset(snakemake.input.model, snakemake.input.dataset, snakemake.output.scores, threads=snakemake.threads)
+    for model, output in zip(snakemake.input.models, snakemake.output.scores, strict=True):
+        score_dataset(model, snakemake.input.dataset, output, threads=snakemake.threads)

@@ -1,6 +1,7 @@
-"""Train one model on a labelled dataset: the network, boosted trees, or the nσ reference.
+"""Train one model on a labelled dataset.
 
-Input: dataset and feature list. Output: the model directory. A killed training goes on from its last epoch.
+Input: dataset, feature list, fitted response, models that it is made of, weights that it starts from.
+Output: the model directory. A killed training of a network goes on from its last epoch.
 """
 
 from pidflow.jobs import job
@@ -8,15 +9,19 @@ from pidflow.jobs import job
 with job(snakemake):
     from pidflow.train.fit import fit_model
 
+    given, params = snakemake.input, snakemake.params
     fit_model(
-        snakemake.input.dataset,
-        snakemake.input.features,
+        given.dataset,
+        given.features,
+        given.response,
         snakemake.output.model,
-        kind=snakemake.params.kind,
         run=int(snakemake.wildcards.run),
-        species=tuple(snakemake.params.species),
-        masks=snakemake.params.masks,
-        seed=snakemake.params.seed,
-        settings=snakemake.params.settings,
+        species=tuple(params.species),
+        masks=params.masks,
+        seed=params.seed,
+        settings=params.settings,
         threads=snakemake.threads,
+        accelerator=params.accelerator,
+        needed=dict(zip(params.needed, given.get("needed", ()), strict=True)),
+        start=given.get("start") or None,
     )

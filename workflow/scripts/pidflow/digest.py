@@ -51,15 +51,18 @@ def sources(script: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
-def digest(script: str | Path) -> str:
+def digest(program: str) -> str:
     """Return 16 hexadecimal digits that change with the script or any module behind it.
 
     Parameters
     ----------
-    script
-        File name of a script in the folder that holds the package, such as ``ingest_files.py``.
+    program
+        File name of a script in the folder that holds the package, such as ``ingest_files.py``; after it, separated
+        by spaces, the kinds of model (`pidflow.models`) that it loads by name: ``train_model.py gbdt``.
     """
+    script, *kinds = program.split()
+    roots = (_ROOT / script, *(_ROOT / "pidflow" / "models" / f"{kind}.py" for kind in kinds))
     result = hashlib.sha256()
-    for path in sources(_ROOT / script):
+    for path in sorted({path for root in roots for path in sources(root)}):
         result.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return result.hexdigest()[:16]

@@ -29,3 +29,8 @@ def collision_ids(source: str, data_frame: int, collision: ArrayLike) -> NDArray
     """Return the identifier of collisions, given their row numbers [n] in a data frame of a file."""
     rows = np.asarray(collision, dtype=np.uint64)
     return mix(mix(rows) ^ text_hash(f"{source}\0{data_frame}"))
+
+
+def uniform(collision_id: NDArray[np.uint64], key: str) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each collision [n], fixed by the collision and `key`."""
+    return (mix(collision_id ^ text_hash(key)) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -48,7 +48,7 @@ def job(snakemake: Any) -> Iterator[None]:
         write_record(
             record,
             rule=snakemake.rule,
-            script=Path(sys.modules["__main__"].__file__ or "").name,
+            script=" ".join([Path(sys.modules["__main__"].__file__ or "").name, *snakemake.params.get("kinds", ())]),
             wildcards=dict(snakemake.wildcards.items()),
             inputs=snakemake.input,
             outputs=snakemake.output,

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pidflow.errors import PidflowError
-from pidflow.files import read_json, sha256, write_json
+from pidflow.files import read_json, sha256, visible_files, write_json
 
 MODEL_FILE = "model.json"
 HISTORY_FILE = "history.parquet"
+WEIGHTS_FILE = "weights.safetensors"
 
 
 class ModelInfo(BaseModel):
@@ -25,7 +26,7 @@ class ModelInfo(BaseModel):
     Attributes
     ----------
     kind
-        Which implementation reads the folder.
+        The kind of model (`pidflow.models`), which reads the folder.
     run
         Run whose simulation it was trained on.
     species
@@ -44,7 +45,7 @@ class ModelInfo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["fse", "gbdt", "nsigma"]
+    kind: str
     run: int
     species: tuple[int, ...]
     features: tuple[str, ...]
@@ -79,9 +80,9 @@ def read_info(folder: str | Path) -> ModelInfo:
 def model_digest(folder: str | Path) -> str:
     """Return the SHA-256 over all that scoring needs of a model directory: every file but the history."""
     result = hashlib.sha256()
-    for path in sorted(Path(folder).glob("[!.]*")):
+    for path in visible_files(folder):
         if path.name != HISTORY_FILE:
-            result.update(f"{sha256(path)}  {path.name}\n".encode())
+            result.update(f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n".encode())
     return result.hexdigest()
 
 

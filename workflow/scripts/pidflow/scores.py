@@ -1,7 +1,8 @@
 """The score table: one certainty per species for each track of a dataset, row by row in its order.
 
 Columns: the row id (`pidflow.tracks.ROW_ID`), ``split``, ``pdg_code`` (null where truth is not known)
-and ``certainty_<key>`` (float32 in [0, 1]; null where the method cannot score the track).
+and ``certainty_<key>`` (float32 in [0, 1]; null where the method cannot score the track); for a model that has
+one, ``spread_<key>``, the certainty's uncertainty.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ def certainty_column(pdg: int) -> str:
     return f"certainty_{object_key(pdg)}"
 
 
-def schema(species: Sequence[int]) -> pa.Schema:
-    """Return the Arrow schema of a score table."""
+def schema(species: Sequence[int], *, spread: bool = False) -> pa.Schema:
+    """Return the Arrow schema of a score table, with or without the uncertainties."""
     carried = [pa.field(name, BY_NAME[name].dtype) for name in CARRIED]
-    return pa.schema([*carried, *(pa.field(certainty_column(pdg), pa.float32()) for pdg in species)])
+    numbers = [certainty_column(pdg) for pdg in species]
+    if spread:
+        numbers += [f"spread_{object_key(pdg)}" for pdg in species]
+    return pa.schema([*carried, *(pa.field(name, pa.float32()) for name in numbers)])

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
+from pidflow.blocks import Block, Count, Fraction, NotNegative, Positive
 from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
+from pidflow.models import kinds, model_of, settings_of
 from pidflow.physics import BY_PDG
 from pidflow.tracks import BY_NAME, COLUMNS
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Cut = Annotated[float, Field(ge=0)] | None
-
-
-class Block(BaseModel):
-    """A block of keys; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Cut = NotNegative | None
+ModelName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
 
 
 class LabelRule(Block):
@@ -175,71 +169,36 @@ class Features(Block):
         return self
 
 
-class FseNetwork(Block):
-    """The feature-set network: sizes of the published model, EPJC 84 (2024) 691."""
-
-    embedding_hidden: Count = Field(128, description="hidden width of the feature-set embedding")
-    width: Count = Field(32, description="width of a token")
-    layers: Count = Field(2, description="encoder layers")
-    heads: Count = Field(2, description="attention heads")
-    feed_forward: Count = Field(128, description="hidden width of an encoder layer")
-    pooling_hidden: Count = Field(64, description="hidden width of the attention pooling")
-    classifier_hidden: Count = Field(64, description="hidden width of the classifier")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="dropout")
-
-    @model_validator(mode="after")
-    def _whole_heads(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError("'width' must be a multiple of 'heads'")
-        return self
+def _kind_of(entry: object) -> str | None:
+    return entry.get("kind") if isinstance(entry, dict) else getattr(entry, "kind", None)
 
 
-class Optimisation(Block):
-    """Training of the network."""
-
-    batch: Count = Field(256, description="tracks per step")
-    epochs: Count = Field(15, description="most passes over the training set")
-    patience: Count = Field(5, description="epochs without a better validation loss before stopping")
-    learning_rate: Positive = Field(2e-3, description="peak learning rate")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="AdamW weight decay")
+ModelEntry = Annotated[
+    Union[tuple(Annotated[settings_of(kind), Tag(kind)] for kind in kinds())],  # noqa: UP007
+    Discriminator(_kind_of),
+]
+"""Settings of a model of any kind."""
 
 
-class Fse(Block):
-    """Feature-set embedding with a transformer encoder and attention pooling."""
-
-    network: FseNetwork = Field(default_factory=FseNetwork, description="architecture")
-    optimisation: Optimisation = Field(default_factory=Optimisation, description="training")
-
-
-class Gbdt(Block):
-    """Gradient-boosted trees (LightGBM), one ensemble per species."""
-
-    trees: Count = Field(300, description="most trees per species")
-    leaves: Annotated[int, Field(ge=2)] = Field(31, description="leaves per tree")
-    learning_rate: Positive = Field(0.1, description="shrinkage")
-    patience: Count = Field(15, description="trees without a better validation loss before stopping")
-
-
-class NSigma(Block):
-    """The classical cut: TPC below a momentum, TPC and TOF combined above."""
-
-    n_sigma: Positive = Field(3.0, description="largest deviation accepted")
-    tof_from: Annotated[float, Field(ge=0)] = Field(0.5, description="momentum from which TOF is used, GeV/c")
-    require_tof: bool = Field(True, description="reject tracks without TOF above that momentum")
-
-
-class Models(Block):
-    """Settings of each model."""
-
-    fse: Fse = Field(default_factory=Fse, description="the network")
-    gbdt: Gbdt = Field(default_factory=Gbdt, description="boosted trees")
-    nsigma: NSigma = Field(default_factory=NSigma, description="reference cuts")
+def _named_kinds(models: object) -> object:
+    """Give an entry without a kind that of its name."""
+    if not isinstance(models, dict):
+        return models
+    named = {
+        name: {"kind": name, **(entry or {})} if entry is None or isinstance(entry, dict) else entry
+        for name, entry in models.items()
+    }
+    for name, entry in named.items():
+        if (kind := _kind_of(entry)) not in kinds():
+            raise ValueError(f"'{name}' is of the unknown kind '{kind}'; set its 'kind' to one of {', '.join(kinds())}")
+    return named
 
 
 class Adapt(Block):
     """Domain adaptation of the network to unlabelled data."""
 
     method: Literal["none", "dann"] = Field("dann", description="'none' where a run has no data files")
+    model: str = Field("fse", description="network that is adapted, an entry of 'models'")
     strength: Positive = Field(0.1, description="final weight of the reversed gradient")
     epochs: Count = Field(8, description="passes over the simulated training set")
     discriminator_epochs: Count = Field(1, description="passes that train the discriminator alone first")
@@ -250,8 +209,14 @@ class Adapt(Block):
 class Evaluate(Block):
     """Metrics and plots."""
 
-    methods: tuple[Literal["nsigma", "gbdt", "fse"], ...] = Field(
-        ("nsigma", "gbdt", "fse"), description="models that are trained and compared; the adapted network joins them"
+    methods: tuple[str, ...] = Field(
+        ("nsigma", "gbdt", "fse"), description="entries of 'models' that are compared; the adapted network joins them"
+    )
+    ceiling: bool = Field(True, description="compare with the best that is possible, where it is known: example runs")
+    equalise: tuple[str, ...] = Field(
+        (),
+        description="columns whose joint distribution is made the same for all species before a second evaluation, for "
+        "tracks that were tagged",
     )
     pt_edges: tuple[float, ...] = Field(
         (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 20.0), description="edges of the pT bins, GeV/c", min_length=2
@@ -289,7 +254,7 @@ class Closure(Block):
 class Publish(Block):
     """Export and the local registry."""
 
-    model: Literal["fse", "adapted"] = Field("adapted", description="which network is published")
+    model: str = Field("adapted", description="what is published: the adapted network, or an entry of 'models'")
     path: str = Field("Users/p/pidflow/PIDML", description="path in the registry; no component may be a number")
     uncommitted: Literal["mark", "refuse"] = Field(
         "mark",
@@ -345,7 +310,11 @@ class Config(Block):
     ingest: Ingest = Field(default_factory=Ingest, description="reading of input files")
     dataset: Dataset = Field(default_factory=Dataset, description="selection, masks and split")
     features: Features = Field(default_factory=Features, description="feature selection")
-    models: Models = Field(default_factory=Models, description="models")
+    models: Annotated[dict[ModelName, ModelEntry], BeforeValidator(_named_kinds)] = Field(
+        default_factory=lambda: {name: settings_of(name)() for name in ("nsigma", "gbdt", "fse")},
+        description="models by name, each of a kind; without 'kind' the name is the kind",
+    )
+    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks are trained")
     adapt: Adapt = Field(default_factory=Adapt, description="domain adaptation")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="metrics and plots")
     closure: Closure = Field(default_factory=Closure, description="closure on pseudo-data")
@@ -366,10 +335,46 @@ class Config(Block):
     @model_validator(mode="after")
     def _publishable(self) -> Self:
         if self.publish.model == "adapted" and self.adapt.method == "none":
-            raise ValueError("'publish.model' is adapted but 'adapt.method' is none; choose fse or a method")
-        if "fse" not in self.evaluate.methods:
-            raise ValueError("'evaluate.methods' must name fse, the model that is published")
+            raise ValueError("'publish.model' is adapted but 'adapt.method' is none; choose another model or a method")
+        given = {"evaluate.methods": self.evaluate.methods}
+        given["adapt.model"] = (self.adapt.model,) if self.adapt.method != "none" else ()
+        given["publish.model"] = (self.publish.model,) if self.publish.model != "adapted" else ()
+        given |= {f"models.{name}.members": entry.needs for name, entry in self.models.items()}
+        for key, names in given.items():
+            if unknown := [name for name in names if name not in self.models]:
+                raise ValueError(f"'{key}' names {unknown[0]}, which is no entry of 'models'; add it or correct the name")
+        if self.published not in self.compared:
+            raise ValueError(f"'evaluate.methods' must name {self.publish.model}, the model that is published")
+        if self.publish.model != "adapted" and not model_of(self.models[self.publish.model].kind).exported:
+            raise ValueError(f"'publish.model' {self.publish.model} has no ONNX graph; choose another model")
         return self
+
+    @model_validator(mode="after")
+    def _known_order(self) -> Self:
+        def below(name: str, above: tuple[str, ...]) -> None:
+            if name in above:
+                raise ValueError(f"'models.{name}' is made of itself by way of {', '.join(above)}; correct its members")
+            for needed in self.models[name].needs:
+                below(needed, (*above, name))
+
+        for name in self.models:
+            below(name, ())
+        return self
+
+    @property
+    def adapted(self) -> str | None:
+        """Name of the adapted network."""
+        return None if self.adapt.method == "none" else f"{self.adapt.model}_{self.adapt.method}"
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of all models that are compared."""
+        return (*self.evaluate.methods, *([self.adapted] if self.adapted else []))
+
+    @property
+    def published(self) -> str:
+        """Name of the model that is published."""
+        return self.adapted or "" if self.publish.model == "adapted" else self.publish.model
 
 
 def validate(content: object, origin: str) -> Config:
@@ -384,7 +389,9 @@ def validate(content: object, origin: str) -> Config:
         return Config.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        # below an entry of 'models' lies its kind, which is no key of its own
+        where = [part for place, part in enumerate(first["loc"]) if (place, first["loc"][0]) != (2, "models")]
+        key = ".".join(str(part) for part in where) or "(top level)"
         if first["type"] == "extra_forbidden":
             message = "is not a known key; see docs/configuration.md for the keys and correct or remove it"
         else:

@@ -15,9 +15,9 @@ from scipy.stats import ks_2samp
 
 from pidflow.config.models import Features
 from pidflow.dataset.ranking import Ranking
-from pidflow.dataset.split import uniform
 from pidflow.errors import PidflowError
 from pidflow.files import write_json
+from pidflow.identity import uniform
 from pidflow.parquet import matrix
 from pidflow.tracks import o2_label
 

@@ -6,14 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pidflow.config.models import Split
-from pidflow.identity import mix, text_hash
+from pidflow.identity import uniform
 
 NAMES = np.array(["train", "validation", "test"])
-
-
-def uniform(collision_id: NDArray[np.uint64], key: str) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each collision [n], fixed by the collision and `key`."""
-    return (mix(collision_id ^ text_hash(key)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def split_of(collision_id: NDArray[np.uint64], split: Split) -> NDArray[np.str_]:

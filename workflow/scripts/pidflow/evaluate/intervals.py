@@ -72,6 +72,22 @@ def collision_weights(seed: int, replica: int, n_collisions: int) -> NDArray[np.
     return np.random.default_rng([seed, replica]).poisson(1.0, n_collisions).astype(np.float64)
 
 
+def replica_weights(seed: int, n_replicas: int, n_collisions: int) -> NDArray[np.uint8]:
+    """Return the weights of the sample itself, all 1, and of its bootstrap replicas 1 … `n_replicas`.
+
+    Models that are evaluated with the same seed on the same collisions share their replicas, so
+    their differences can be taken replica by replica.
+
+    Returns
+    -------
+    ndarray, shape (n_collisions, 1 + n_replicas)
+    """
+    weights = np.ones((n_collisions, 1 + n_replicas), dtype=np.uint8)
+    for replica in range(1, 1 + n_replicas):
+        weights[:, replica] = collision_weights(seed, replica, n_collisions)
+    return weights
+
+
 def percentile(value: float, replicas: NDArray[np.float64], confidence: float) -> Estimate:
     """Return `value` with the percentile interval of its bootstrap replicas.
 

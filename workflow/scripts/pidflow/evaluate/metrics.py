@@ -1,30 +1,35 @@
-"""Metrics of one model on the test tracks of one sample, with intervals."""
+"""Metrics of models on the test tracks of one sample, with intervals."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
-from pidflow.evaluate.intervals import collision_weights, percentile, rate
-from pidflow.evaluate.ranking import Ranking, ranking_score
+from pidflow.evaluate.calibration import reliability
+from pidflow.evaluate.equalise import equalised
+from pidflow.evaluate.intervals import percentile, rate, replica_weights
+from pidflow.evaluate.ranking import ranking_score
+from pidflow.evaluate.resampling import BOTH, SELECTED, TRUE, Resampled, Sample, resample
 from pidflow.evaluate.schema import (
     CompleteMacro,
     Confusion,
+    Equalised,
     Macro,
     Metrics,
     PatternRates,
     PtRates,
     RankedRates,
     Rates,
+    ReliabilityBin,
     SpeciesMetrics,
 )
-from pidflow.evaluate.scored import ScoredTracks, read_scored
+from pidflow.evaluate.scored import ScoredTracks, read_tracks
 from pidflow.files import write_json
 from pidflow.physics import object_key
 from pidflow.tracks import DETECTOR_PATTERNS
@@ -37,17 +42,13 @@ COMPLETE = len(DETECTOR_PATTERNS) - 1
 
 COLUMNS = ("pdg_code", "pt", "has_trd", "has_tof", "collision_id")
 
-# last axis of the counts: tracks that are only selected, only true, or both
-_SELECTED, _TRUE, _BOTH = 0, 1, 2
-
 
 def compute_metrics(
     dataset: str | Path,
-    scores: str | Path,
-    output: str | Path,
+    scores: Mapping[str, str | Path],
+    outputs: Mapping[str, str | Path],
     *,
     run: int,
-    model: str,
     sample: str,
     species: Sequence[int],
     pt_edges: Sequence[float],
@@ -55,21 +56,25 @@ def compute_metrics(
     bootstrap: int,
     confidence: float,
     seed: int,
-) -> Metrics:
-    """Compute the metrics of one model and write them as JSON.
+    equalise: Sequence[str] | None = None,
+) -> dict[str, Metrics]:
+    """Compute the metrics of models and write them as JSON.
 
-    A track that the method cannot score (null certainty) is not selected, and ranks below every
-    scored track in the AUC. A track without a PDG code is true for no species. Purity and
-    efficiency carry Clopper–Pearson intervals, all else bootstrap intervals by collision.
+    A track that the method cannot score (null certainty) is not selected, ranks below every
+    scored track in the AUC, and is left out of the calibration error. A track without a PDG code
+    is true for no species. Purity and efficiency carry Clopper–Pearson intervals, all else
+    bootstrap intervals by collision. All models see the same replicas.
 
     Parameters
     ----------
-    dataset, scores
-        Parquet files aligned row by row; only rows of split ``test`` are used.
-    output
-        JSON file after `pidflow.evaluate.schema.Metrics`.
-    run, model, sample
-        Labels written to the file.
+    dataset
+        Parquet file; only rows of split ``test`` are used.
+    scores
+        Score table of each model, aligned row by row with the dataset.
+    outputs
+        JSON file of each model after `pidflow.evaluate.schema.Metrics`.
+    run, sample
+        Labels written to the files.
     species
         PDG codes.
     pt_edges
@@ -81,90 +86,77 @@ def compute_metrics(
     confidence
         Coverage of the intervals.
     seed
-        Seed of the bootstrap.
+        Seed of the bootstrap, and of the thinning.
+    equalise
+        Columns in which tracks are thinned out until they are distributed alike for all species
+        (`pidflow.evaluate.equalise.equalised`); None uses all test tracks.
+
+    Returns
+    -------
+    dict
+        Metrics by model.
     """
-    tracks = read_scored(dataset, scores, species, COLUMNS)
-    if tracks.columns["pdg_code"].null_count == tracks.columns.num_rows:
+    tracks = read_tracks(dataset, [*dict.fromkeys((*COLUMNS, *(equalise or ())))])
+    columns = tracks.columns
+    if columns["pdg_code"].null_count == columns.num_rows:
         raise PidflowError(
             f"{dataset}: column 'pdg_code' is null on every test track; give a sample whose truth is known"
         )
-    resampled = _resample(tracks, pt_edges, threshold, bootstrap, seed)
-    metrics = Metrics(
-        run=run,
-        model=model,
-        sample=sample,
-        threshold=threshold,
-        confidence=confidence,
-        n_tracks=tracks.columns.num_rows,
-        n_collisions=resampled.n_collisions,
-        species=tuple(_species(resampled, i, pdg, pt_edges, confidence) for i, pdg in enumerate(tracks.species)),
-        macro=_macro(resampled.counts.sum(axis=(2, 3)), resampled.auc[:, :, 0], tracks.species, confidence),
-        complete=_complete(resampled, tracks.species, confidence),
-        confusion=_confusion(tracks, threshold),
-    )
-    write_json(output, metrics.model_dump())
-    return metrics
+    thinned = equalised(columns, species, equalise, seed) if equalise else None
+    rows = np.argsort(columns["collision_id"].to_numpy(), kind="stable")
+    if thinned is not None:
+        rows = rows[thinned.mask[rows]]
+    shared: Sample | None = None
+    computed = {}
+    for model, path in scores.items():
+        scored = tracks.scored(path, species).take(rows)
+        shared = shared or _sample(scored, pt_edges, bootstrap, seed)
+        resampled = resample(shared, scored.certainty, threshold)
+        metrics = Metrics(
+            run=run,
+            model=model,
+            sample=sample,
+            threshold=threshold,
+            confidence=confidence,
+            seed=seed,
+            equalised=None if thinned is None else Equalised(variables=tuple(equalise or ()), kept=thinned.kept),
+            n_tracks=scored.columns.num_rows,
+            n_collisions=len(shared.weights),
+            species=tuple(
+                _species(
+                    resampled,
+                    i,
+                    pdg,
+                    pt_edges,
+                    confidence,
+                    reliability(scored.certainty[:, i], shared.is_true[i], confidence),
+                )
+                for i, pdg in enumerate(species)
+            ),
+            macro=Macro(**_macro(resampled, slice(None), 0, species, confidence)),
+            complete=_complete(resampled, shared, species, confidence),
+            confusion=_confusion(scored, threshold),
+        )
+        write_json(outputs[model], metrics.model_dump())
+        computed[model] = metrics
+    return computed
 
 
-@dataclass(frozen=True)
-class _Resampled:
-    """What all metrics follow from, on the sample itself (replica 0) and on the bootstrap replicas.
-
-    Attributes
-    ----------
-    counts
-        Shape (1 + n_replicas, n_species, n_pt + 2, n_patterns, 3): weighted tracks, by pT bin
-        (first and last: outside) and by only selected, only true, both.
-    auc
-        Shape (1 + n_replicas, n_species, 1 + n_patterns): all tracks, then each pattern.
-    complete_tracks
-        Number of complete tracks.
-    n_collisions
-        Number of collisions.
-    """
-
-    counts: NDArray[np.float64]
-    auc: NDArray[np.float64]
-    complete_tracks: int
-    n_collisions: int
-
-
-def _resample(
-    tracks: ScoredTracks, pt_edges: Sequence[float], threshold: float, bootstrap: int, seed: int
-) -> _Resampled:
+def _sample(tracks: ScoredTracks, pt_edges: Sequence[float], bootstrap: int, seed: int) -> Sample:
     collisions, collision = np.unique(tracks.columns["collision_id"].to_numpy(), return_inverse=True)
-    pattern = (tracks.floats("has_trd") + 2 * tracks.floats("has_tof")).astype(np.intp)
-    pt_bin = np.digitize(tracks.floats("pt"), pt_edges)
-    shape = (len(tracks.species), len(pt_edges) + 1, len(DETECTOR_PATTERNS), 3)
-
-    members = [np.arange(pattern.size), *(np.flatnonzero(pattern == i) for i in range(len(DETECTOR_PATTERNS)))]
-    rankings: list[list[Ranking]] = []
-    cells, cell_tracks = [], []
-    for i, pdg in enumerate(tracks.species):
-        is_true, score = tracks.is_true(pdg), ranking_score(tracks.certainty[:, i])
-        rankings.append([Ranking(score[rows], is_true[rows]) for rows in members])
-        selected = score >= threshold
-        rows = np.flatnonzero(is_true | selected)
-        outcome = np.where(is_true, np.where(selected, _BOTH, _TRUE), _SELECTED)[rows]
-        cells.append(np.ravel_multi_index((np.full(rows.size, i), pt_bin[rows], pattern[rows], outcome), shape))
-        cell_tracks.append(rows)
-    cell, cell_collision = np.concatenate(cells), collision[np.concatenate(cell_tracks)]
-
-    counts = np.empty((1 + bootstrap, *shape))
-    auc = np.empty((1 + bootstrap, len(rankings), len(members)))
-    for replica in range(1 + bootstrap):
-        weights = collision_weights(seed, replica, collisions.size) if replica else np.ones(collisions.size)
-        counts[replica] = np.bincount(cell, weights[cell_collision], counts[0].size).reshape(shape)
-        track_weights = weights[collision]
-        for j, rows in enumerate(members):
-            subset = track_weights[rows]
-            auc[replica, :, j] = [ranking[j].auc(subset) for ranking in rankings]
-    return _Resampled(counts, auc, members[1 + COMPLETE].size, collisions.size)
+    return Sample(
+        is_true=np.stack([tracks.is_true(pdg) for pdg in tracks.species]),
+        pt_bin=np.digitize(tracks.floats("pt"), pt_edges),
+        pattern=(tracks.floats("has_trd") + 2 * tracks.floats("has_tof")).astype(np.intp),
+        collision=collision,
+        weights=replica_weights(seed, bootstrap, collisions.size),
+        n_pt=len(pt_edges) + 1,
+    )
 
 
 def _f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return F1 of counts of shape (..., 3); NaN without true tracks."""
-    selected, true, both = counts[..., _SELECTED], counts[..., _TRUE], counts[..., _BOTH]
+    selected, true, both = counts[..., SELECTED], counts[..., TRUE], counts[..., BOTH]
     with np.errstate(invalid="ignore"):
         return np.where(true + both > 0, 2 * both / (2 * both + true + selected), np.nan)
 
@@ -191,44 +183,66 @@ def _rates(counts: NDArray[np.float64], confidence: float) -> Rates:
 
 
 def _species(
-    resampled: _Resampled, index: int, pdg: int, pt_edges: Sequence[float], confidence: float
+    resampled: Resampled,
+    index: int,
+    pdg: int,
+    pt_edges: Sequence[float],
+    confidence: float,
+    calibration: tuple[ReliabilityBin, ...],
 ) -> SpeciesMetrics:
-    counts, auc = resampled.counts[:, index], resampled.auc[:, index]
+    counts = resampled.counts[:, index]
 
-    def ranked(part: NDArray[np.float64], area: NDArray[np.float64]) -> RankedRates:
-        return RankedRates(**dict(_rates(part, confidence)), auc=percentile(area[0], area[1:], confidence))
+    def ranked(part: NDArray[np.float64], member: int) -> RankedRates:
+        auc, ece = resampled.auc[:, index, member], resampled.ece[:, index, member]
+        return RankedRates(
+            **dict(_rates(part, confidence)),
+            auc=percentile(auc[0], auc[1:], confidence),
+            ece=percentile(ece[0], ece[1:], confidence),
+        )
 
     by_pt = counts.sum(axis=2)
     by_pattern = counts.sum(axis=1)
     return SpeciesMetrics(
         pdg=pdg,
         key=object_key(pdg),
-        overall=ranked(counts.sum(axis=(1, 2)), auc[:, 0]),
+        overall=ranked(counts.sum(axis=(1, 2)), 0),
         pt=tuple(
             PtRates(**dict(_rates(by_pt[:, i + 1], confidence)), low=low, high=high)
             for i, (low, high) in enumerate(itertools.pairwise(pt_edges))
         ),
         patterns=tuple(
-            PatternRates(**dict(ranked(by_pattern[:, i], auc[:, i + 1])), pattern=name)
+            PatternRates(**dict(ranked(by_pattern[:, i], i + 1)), pattern=name)
             for i, name in enumerate(DETECTOR_PATTERNS)
         ),
+        calibration=calibration,
     )
 
 
-def _macro(counts: NDArray[np.float64], auc: NDArray[np.float64], species: Sequence[int], confidence: float) -> Macro:
-    """Return means of counts (1 + n_replicas, n_species, 3) and areas (1 + n_replicas, n_species)."""
-    f1 = _f1(counts)
+def _macro(
+    resampled: Resampled, patterns: slice, member: int, species: Sequence[int], confidence: float
+) -> dict[str, Any]:
+    """Return the fields of `Macro` for the tracks of some patterns, which are one member of the areas."""
+    f1 = _f1(resampled.counts[:, :, :, patterns].sum(axis=(2, 3)))
     hadrons = [i for i, pdg in enumerate(species) if abs(pdg) in HADRONS]
-    means = {"f1": _mean(f1), "auc": _mean(auc), "f1_hadrons": _mean(f1[:, hadrons])}
-    return Macro(**{name: percentile(float(mean[0]), mean[1:], confidence) for name, mean in means.items()})
+    means = {
+        "f1": _mean(f1),
+        "auc": _mean(resampled.auc[:, :, member]),
+        "f1_hadrons": _mean(f1[:, hadrons]),
+        "ece": _mean(resampled.ece[:, :, member]),
+    }
+    estimates = {name: percentile(float(mean[0]), mean[1:], confidence) for name, mean in means.items()}
+    replicas = tuple(None if np.isnan(area) else float(area) for area in means["auc"][1:])
+    return {**estimates, "auc_replicas": replicas}
 
 
-def _complete(resampled: _Resampled, species: Sequence[int], confidence: float) -> CompleteMacro | None:
-    if resampled.complete_tracks == 0:
+def _complete(
+    resampled: Resampled, sample: Sample, species: Sequence[int], confidence: float
+) -> CompleteMacro | None:
+    n_tracks = int((sample.pattern == COMPLETE).sum())
+    if n_tracks == 0:
         return None
-    counts = resampled.counts[:, :, :, COMPLETE].sum(axis=2)
-    macro = _macro(counts, resampled.auc[:, :, 1 + COMPLETE], species, confidence)
-    return CompleteMacro(**dict(macro), n_tracks=resampled.complete_tracks)
+    part = _macro(resampled, slice(COMPLETE, COMPLETE + 1), 1 + COMPLETE, species, confidence)
+    return CompleteMacro(**part, n_tracks=n_tracks)
 
 
 def _confusion(tracks: ScoredTracks, threshold: float) -> Confusion:

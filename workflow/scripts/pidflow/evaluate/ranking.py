@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 
 def ranking_score(certainty: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -11,12 +14,36 @@ def ranking_score(certainty: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isnan(certainty), np.float32(-np.inf), certainty)
 
 
+def tally(
+    cell: NDArray[np.intp],
+    collision: NDArray[np.intp],
+    shape: tuple[int, int],
+    value: NDArray[Any] | None = None,
+) -> Any:
+    """Return the sparse matrix that sums tracks by cell: times weights of collisions, it is the weighted sum.
+
+    One product serves all bootstrap replicas, whose weights are the columns of the other factor.
+
+    Parameters
+    ----------
+    cell, collision
+        Row and column of each entry, shape (n_entries,), in the order of collisions.
+    shape
+        Number of cells and of collisions.
+    value
+        What each entry adds; 1, as a whole number, if not given.
+    """
+    starts = np.concatenate(([0], np.cumsum(np.bincount(collision, minlength=shape[1]))))
+    entries = np.ones(cell.size, dtype=np.int32) if value is None else value
+    return csc_array((entries, cell, starts), shape=shape)
+
+
 class Ranking:
-    """Area under the ROC curve for many weightings of the same tracks.
+    """Area under the ROC curve for many weightings of the same collisions.
 
     The area is the weighted share of (true, other) pairs in which the true track scores higher,
     ties counted half (H. B. Mann, D. R. Whitney, Ann. Math. Stat. 18 (1947) 50). Scores are
-    sorted once; each weighting then costs one cumulative sum.
+    ranked once; a weighting then costs one sum over tracks and one over distinct true scores.
 
     Parameters
     ----------
@@ -24,24 +51,48 @@ class Ranking:
         Shape (n_tracks,); no NaN.
     is_true
         Shape (n_tracks,).
+    collision
+        Shape (n_tracks,), from 0 to n_collisions - 1, never falling.
+    n_collisions
+        Number of collisions.
     """
 
-    def __init__(self, score: NDArray[np.float32], is_true: NDArray[np.bool_]) -> None:
-        other = np.flatnonzero(~is_true)
-        self._other = other[np.argsort(score[other], kind="stable")]
-        true = np.flatnonzero(is_true)
-        self._true = true[np.argsort(score[true], kind="stable")]
-        self._below = np.searchsorted(score[self._other], score[self._true], side="left")
-        self._up_to = np.searchsorted(score[self._other], score[self._true], side="right")
+    def __init__(
+        self,
+        score: NDArray[np.float32],
+        is_true: NDArray[np.bool_],
+        collision: NDArray[np.intp],
+        n_collisions: int,
+    ) -> None:
+        levels, level = np.unique(score[is_true], return_inverse=True)
+        # another track adds twice its weight from the first level above it; if it ties, half of that one level earlier
+        other = score[~is_true]
+        above = np.searchsorted(levels, other, side="right")
+        tied = np.append(levels, np.inf)[above - 1] == other
+        row = np.repeat(above, 1 + tied)
+        row[(np.cumsum(1 + tied) - 1)[tied]] -= 1
+        value = np.repeat(2 - tied, 1 + tied).astype(np.int32)
+        self._true = tally(level, collision[is_true], (levels.size, n_collisions))
+        self._other = tally(row, np.repeat(collision[~is_true], 1 + tied), (levels.size + 1, n_collisions), value)
 
-    def auc(self, weight: NDArray[np.float64]) -> float:
-        """Return the area for weights of shape (n_tracks,), ≥ 0; NaN without a true or another track."""
-        other = np.concatenate(([0.0], np.cumsum(weight[self._other])))
-        true = weight[self._true]
-        pairs = float(true.sum() * other[-1])
-        if pairs == 0.0:
-            return float("nan")
-        return float(true @ (other[self._below] + other[self._up_to])) / (2.0 * pairs)
+    def auc(self, weights: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the area of each weighting, shape (n_replicas,); NaN without a true or another track.
+
+        Parameters
+        ----------
+        weights
+            Shape (n_collisions, n_replicas), ≥ 0; their sum over tracks stays below 2³⁰.
+        """
+        true = self._true @ weights
+        twice_below = np.cumsum(self._other @ weights, axis=0, dtype=np.int32)
+        twice_pairs = true.sum(axis=0) * twice_below[-1].astype(np.float64)
+        twice_won = np.einsum("lr,lr->r", true, twice_below[:-1], dtype=np.float64)
+        return np.divide(twice_won, twice_pairs, out=np.full(twice_pairs.size, np.nan), where=twice_pairs > 0)
+
+
+def area(score: NDArray[np.float32], is_true: NDArray[np.bool_]) -> float:
+    """Return the area under the ROC curve of tracks, each of weight 1; scores as in `Ranking`."""
+    return float(Ranking(score, is_true, np.zeros(score.size, np.intp), 1).auc(np.ones((1, 1), np.int32))[0])
 
 
 def roc_curve(

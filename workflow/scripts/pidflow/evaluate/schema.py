@@ -54,9 +54,19 @@ class PtRates(Rates):
 
 
 class RankedRates(Rates):
-    """Rates, and the area under the ROC curve, which needs no threshold."""
+    """Rates, and what needs no threshold.
+
+    Attributes
+    ----------
+    auc
+        Area under the ROC curve.
+    ece
+        Expected calibration error (`pidflow.evaluate.calibration`) of the tracks that the method
+        can score; like F1 and AUC undefined without true tracks.
+    """
 
     auc: Estimate
+    ece: Estimate
 
 
 class PatternRates(RankedRates):
@@ -65,22 +75,61 @@ class PatternRates(RankedRates):
     pattern: str
 
 
+class ReliabilityBin(_Part):
+    """Tracks with low ≤ certainty < high (≤ 1 in the last bin).
+
+    Attributes
+    ----------
+    n
+        Number of tracks.
+    certainty
+        Their mean certainty.
+    share
+        True share of the species among them.
+    """
+
+    low: float
+    high: float
+    n: int
+    certainty: float
+    share: Estimate
+
+
 class SpeciesMetrics(_Part):
-    """Metrics of one species; `key` is its suffix in published object names."""
+    """Metrics of one species.
+
+    Attributes
+    ----------
+    key
+        Suffix of the species in published object names.
+    calibration
+        Bins of certainty that hold tracks.
+    """
 
     pdg: int
     key: str
     overall: RankedRates
     pt: tuple[PtRates, ...]
     patterns: tuple[PatternRates, ...]
+    calibration: tuple[ReliabilityBin, ...]
 
 
 class Macro(_Part):
-    """Unweighted means over the species that have true tracks; `f1_hadrons` over π, K and p only."""
+    """Unweighted means over the species that have true tracks; `f1_hadrons` over π, K and p only.
+
+    Attributes
+    ----------
+    auc_replicas
+        Macro AUC of each bootstrap replica, null where it is undefined. Models evaluated on the
+        same tracks with the same seed share their replicas, so that the interval of a difference
+        between models follows from them (`pidflow.evaluate.paired`).
+    """
 
     f1: Estimate
     auc: Estimate
     f1_hadrons: Estimate
+    ece: Estimate
+    auc_replicas: tuple[float | None, ...]
 
 
 class CompleteMacro(Macro):
@@ -100,14 +149,39 @@ class Confusion(_Part):
     counts: tuple[tuple[int, ...], ...]
 
 
+class Equalised(_Part):
+    """How tracks were thinned out (`pidflow.evaluate.equalise`).
+
+    Attributes
+    ----------
+    variables
+        Columns whose joint distribution is the same for all species.
+    kept
+        Share of the tracks kept, by the PDG code of the species.
+    """
+
+    variables: tuple[str, ...]
+    kept: dict[int, float]
+
+
 class Metrics(_Part):
-    """Metrics of one model on the test tracks of one sample of one run."""
+    """Metrics of one model on the test tracks of one sample of one run.
+
+    Attributes
+    ----------
+    seed
+        Seed of the bootstrap.
+    equalised
+        Null if all test tracks were used.
+    """
 
     run: int
     model: str
     sample: str
     threshold: float
     confidence: float
+    seed: int
+    equalised: Equalised | None
     n_tracks: int
     n_collisions: int
     species: tuple[SpeciesMetrics, ...]

@@ -43,55 +43,99 @@ class ScoredTracks:
         """Return which tracks are of the species, shape (n_tracks,); a null PDG code is of none."""
         return np.asarray(pc.fill_null(pc.equal(self.columns["pdg_code"], pdg), False).to_numpy())
 
+    def take(self, rows: NDArray[np.intp]) -> ScoredTracks:
+        """Return the tracks at `rows`, shape (n_kept,), in that order."""
+        return ScoredTracks(self.species, self.certainty[rows], self.columns.take(pa.array(rows)))
 
-def read_scored(
-    dataset: str | Path, scores: str | Path, species: Sequence[int], columns: Sequence[str], split: str | None = "test"
-) -> ScoredTracks:
-    """Read columns of a dataset with the scores of the same tracks.
+
+@dataclass(frozen=True)
+class Tracks:
+    """Tracks of a dataset, to be joined to the scores of several methods.
+
+    Attributes
+    ----------
+    path
+        File of the dataset.
+    ids
+        Columns that identify a row, of all tracks.
+    kept
+        Which tracks are of the wanted set, shape (n_rows,).
+    columns
+        Columns of those, by name.
+    """
+
+    path: str | Path
+    ids: pa.Table
+    kept: pa.Array
+    columns: pa.Table
+
+    def scored(self, scores: str | Path, species: Sequence[int]) -> ScoredTracks:
+        """Return the tracks with their certainties.
+
+        Parameters
+        ----------
+        scores
+            Score table (Parquet), aligned row by row with the dataset.
+        species
+            PDG codes whose certainties are read.
+
+        Raises
+        ------
+        PidflowError
+            If the table lacks a column or does not hold the same tracks in the same order.
+        """
+        certainties = [certainty_column(pdg) for pdg in species]
+        _require(scores, [*ROW_ID, *certainties])
+        table = pq.read_table(scores, columns=[*ROW_ID, *certainties], read_dictionary=["source"])
+        for name in ROW_ID:
+            if not self.ids[name].equals(_id(table, name)):
+                raise PidflowError(
+                    f"{scores} does not score the tracks of {self.path} row by row ('{name}' differs); score it again"
+                )
+        table = table.filter(self.kept)
+        values = np.stack([table[name].cast(pa.float32()).to_numpy() for name in certainties], axis=1)
+        return ScoredTracks(tuple(species), values, self.columns)
+
+
+def read_tracks(dataset: str | Path, columns: Sequence[str], split: str | None = "test") -> Tracks:
+    """Read columns of a dataset.
 
     Parameters
     ----------
-    dataset, scores
-        Parquet files, aligned row by row.
-    species
-        PDG codes whose certainties are read.
+    dataset
+        Parquet file.
     columns
-        Columns of the dataset to read.
+        Columns to read.
     split
         Set to keep; None keeps all tracks.
 
     Raises
     ------
     PidflowError
-        If the files do not hold the same tracks in the same order, lack a column, or have no
-        track in the set.
+        If the file lacks a column or has no track in the set.
     """
-    certainties = [certainty_column(pdg) for pdg in species]
-    _require(dataset, [*ROW_ID, "split", *columns])
-    _require(scores, [*ROW_ID, *certainties])
-    _require_same_rows(dataset, scores)
-    tracks = pq.read_table(dataset, columns=[*columns, "split"])
-    certainty = pq.read_table(scores, columns=certainties)
-    if split is not None:
-        kept = pc.equal(tracks["split"], split)
-        tracks, certainty = tracks.filter(kept), certainty.filter(kept)
+    names = list(dict.fromkeys([*ROW_ID, "split", *columns]))
+    _require(dataset, names)
+    table = pq.read_table(dataset, columns=names, read_dictionary=["source"])
+    kept = pc.equal(table["split"], split) if split else pa.array(np.ones(table.num_rows, bool))
+    tracks = table.select(list(columns)).filter(kept)
     if tracks.num_rows == 0:
         raise PidflowError(f"{dataset} holds no track of split '{split or 'any'}'; give the run more or larger files")
-    values = np.stack([certainty[name].cast(pa.float32()).to_numpy() for name in certainties], axis=1)
-    return ScoredTracks(tuple(species), values, tracks.select(list(columns)))
+    return Tracks(dataset, pa.table({name: _id(table, name) for name in ROW_ID}), kept, tracks)
+
+
+def read_scored(
+    dataset: str | Path, scores: str | Path, species: Sequence[int], columns: Sequence[str], split: str | None = "test"
+) -> ScoredTracks:
+    """Read columns of a dataset with the scores of the same tracks (`read_tracks`, `Tracks.scored`)."""
+    return read_tracks(dataset, columns, split).scored(scores, species)
+
+
+def _id(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return table[name].cast(BY_NAME[name].dtype)
 
 
 def _require(path: str | Path, names: Sequence[str]) -> None:
     present = set(pq.read_schema(path).names)
     if missing := [name for name in names if name not in present]:
         raise PidflowError(f"{path} lacks column '{missing[0]}'; make the file again with the current configuration")
-
-
-def _require_same_rows(dataset: str | Path, scores: str | Path) -> None:
-    for name in ROW_ID:
-        dtype = BY_NAME[name].dtype
-        ours, theirs = (pq.read_table(path, columns=[name])[name].cast(dtype) for path in (dataset, scores))
-        if not ours.equals(theirs):
-            raise PidflowError(
-                f"{scores} does not score the tracks of {dataset} row by row ('{name}' differs); score it again"
-            )

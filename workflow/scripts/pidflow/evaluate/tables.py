@@ -5,18 +5,28 @@ from __future__ import annotations
 import csv
 import html
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pidflow.evaluate.schema import Estimate, Metrics, RankedRates, read_metrics
+from pidflow.evaluate.paired import CEILING, FLOOR, share_of_ceiling
+from pidflow.evaluate.schema import CompleteMacro, Estimate, Metrics, RankedRates, read_metrics
 from pidflow.files import write_text
 from pidflow.physics import charge_sign, object_key, species_of
 from pidflow.tracks import DETECTOR_PATTERNS
 
-MACRO = {"auc": "macro AUC", "f1": "macro F1", "f1_hadrons": "macro F1 (π, K, p)"}
-PER_SPECIES = {"purity": "purity", "efficiency": "efficiency", "f1": "F1", "auc": "AUC"}
+SHARE = "ceiling_share"
+"""Key of the share of the ceiling (`pidflow.evaluate.paired.share_of_ceiling`)."""
+
+MACRO = {
+    "auc": "macro AUC",
+    "f1": "macro F1",
+    "f1_hadrons": "macro F1 (π, K, p)",
+    "ece": "macro ECE",
+    SHARE: "share of ceiling",
+}
+PER_SPECIES = {"purity": "purity", "efficiency": "efficiency", "f1": "F1", "auc": "AUC", "ece": "ECE"}
 
 _SYMBOLS = {"el": "e", "pi": "π", "ka": "K", "pr": "p", "de": "d"}
 _UNDEFINED = Estimate(value=None, low=None, high=None)
@@ -43,16 +53,22 @@ class Row:
     run: int
     sample: str
     method: str
-    tracks: Literal["all", "complete"]
+    tracks: str
     n_tracks: int
     macro: dict[str, Estimate]
     species: dict[int, dict[str, Estimate]]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the row is what methods are measured by, not a method itself."""
+        return self.method == CEILING
 
 
 def compare_methods(metrics: Sequence[str | Path], csv_output: str | Path, html_output: str | Path) -> list[Row]:
     """Write the table of all methods and return its rows.
 
-    Rows are sorted by run, sample and set of tracks, then from the highest macro F1 down.
+    Rows are sorted by run, sample and set of tracks, then from the highest macro F1 down; the
+    ceiling, which is a reference and not a method, stands last.
 
     Parameters
     ----------
@@ -64,8 +80,11 @@ def compare_methods(metrics: Sequence[str | Path], csv_output: str | Path, html_
         One self-contained page; a click on a column's head sorts by it.
     """
     rows = sorted(
-        (row for path in metrics for row in _rows(read_metrics(path))),
-        key=lambda row: (row.run, row.sample, row.tracks, -(row.macro["f1"].value or 0.0), row.method),
+        table_rows([read_metrics(path) for path in metrics]),
+        key=lambda row: (
+            (row.run, row.sample, row.tracks, row.is_reference),
+            (-(row.macro["f1"].value or 0.0), row.method),
+        ),
     )
     write_text(csv_output, _csv(rows))
     write_text(html_output, _html(rows))
@@ -73,39 +92,63 @@ def compare_methods(metrics: Sequence[str | Path], csv_output: str | Path, html_
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Return the macro metrics of the rows as plain text, aligned for a terminal."""
-    lines = [("run", "sample", "tracks", "method", "n", *MACRO.values())]
-    lines += [
-        (str(row.run), row.sample, row.tracks, row.method, str(row.n_tracks), *(_text(row.macro[key]) for key in MACRO))
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    """Return the rows as plain text for a terminal.
+
+    Each run, sample and set of tracks has a block of the macro metrics and one per species, with a
+    line per method.
+    """
+    species = _species(rows)
+    signed = any(pdg < 0 for pdg in species)
+    blocks = []
+    for (run, sample, tracks), group in itertools.groupby(rows, lambda row: (row.run, row.sample, row.tracks)):
+        shown = list(group)
+        names = {key: name for key, name in MACRO.items() if any(row.macro[key].value is not None for row in shown)}
+        title = f"Run {run}, {sample}, {tracks} tracks ({shown[0].n_tracks:,})"
+        blocks.append(f"{title}\n{'=' * len(title)}")
+        blocks.append(_aligned("all species", names, {row.method: row.macro for row in shown}))
+        blocks += [
+            _aligned(_label(pdg, signed), PER_SPECIES, {row.method: row.species[pdg] for row in shown})
+            for pdg in shown[0].species
+        ]
+    return "\n\n".join(blocks)
+
+
+def _aligned(title: str, names: dict[str, str], methods: dict[str, dict[str, Estimate]]) -> str:
+    lines = [(title, *names.values())]
+    lines += [(method, *(_text(estimates[key]) for key in names)) for method, estimates in methods.items()]
+    widths = [max(18, *map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def _rows(metrics: Metrics) -> Iterator[Row]:
-    def row(tracks: Literal["all", "complete"], n_tracks: int, macro: object, rates: dict[int, RankedRates]) -> Row:
-        return Row(
-            metrics.run,
-            metrics.sample,
-            metrics.model,
-            tracks,
-            n_tracks,
-            {key: getattr(macro, key) for key in MACRO},
-            {pdg: {key: getattr(part, key) for key in PER_SPECIES} for pdg, part in rates.items()},
-        )
-
-    yield row("all", metrics.n_tracks, metrics.macro, {part.pdg: part.overall for part in metrics.species})
-    if metrics.complete:
-        complete: dict[int, RankedRates] = {
-            part.pdg: rates
-            for part in metrics.species
-            for rates in part.patterns
-            if rates.pattern == DETECTOR_PATTERNS[-1]
-        }
-        yield row("complete", metrics.complete.n_tracks, metrics.complete, complete)
+def table_rows(everything: Sequence[Metrics]) -> Iterator[Row]:
+    """Yield the rows of the table, unsorted: all tracks of each, and complete ones where there are any."""
+    known = {(metrics.run, metrics.sample, metrics.model): metrics for metrics in everything}
+    for metrics in everything:
+        floor, ceiling = (known.get((metrics.run, metrics.sample, model)) for model in (FLOOR, CEILING))
+        for tracks, macro in (("all", metrics.macro), ("complete", metrics.complete)):
+            if macro is None:
+                continue
+            complete = isinstance(macro, CompleteMacro)
+            share = _UNDEFINED
+            if floor and ceiling and metrics.model not in (FLOOR, CEILING):
+                share = share_of_ceiling(metrics, floor, ceiling, complete=complete)
+            rates: dict[int, RankedRates] = {
+                part.pdg: next(rates for rates in part.patterns if rates.pattern == DETECTOR_PATTERNS[-1])
+                if complete
+                else part.overall
+                for part in metrics.species
+            }
+            yield Row(
+                metrics.run,
+                metrics.sample,
+                metrics.model,
+                tracks,
+                macro.n_tracks if isinstance(macro, CompleteMacro) else metrics.n_tracks,
+                {key: share if key == SHARE else getattr(macro, key) for key in MACRO},
+                {pdg: {key: getattr(part, key) for key in PER_SPECIES} for pdg, part in rates.items()},
+            )
 
 
 def _species(rows: Sequence[Row]) -> list[int]:
@@ -168,6 +211,7 @@ tr.names th:hover {{ background: #dfe6ef; }}
 td.word {{ text-align: left; }}
 .group {{ text-align: center; border-left: 2px solid #bbb; }}
 .first {{ border-left: 2px solid #bbb; }}
+tr.reference {{ font-style: italic; }}
 tbody tr:hover {{ background: #f8f8e8; }}
 small {{ color: #777; }}
 </style>
@@ -175,7 +219,9 @@ small {{ color: #777; }}
 <body>
 <h1>Methods compared</h1>
 <p>Value ± half width of its interval; hold the pointer on a value for both bounds. Click a column's name to sort.
-“complete” keeps only tracks that TPC, TRD and TOF all saw.</p>
+“complete” keeps only tracks that TPC, TRD and TOF all saw. ECE is the expected calibration error, lower is better.
+The share of ceiling counts the macro AUC from nsigma (0) to the ceiling (1), the best that any method can reach: a
+reference in italics, known only where the tracks were generated.</p>
 <table>
 <thead>
 <tr><th colspan="5"></th>{groups}</tr>
@@ -193,6 +239,7 @@ document.querySelectorAll("tr.names th").forEach((head, column) => {{
     const body = document.querySelector("tbody"), key = row => row.cells[column].dataset.key;
     const compare = (a, b) => a.localeCompare(b, undefined, {{numeric: true}});
     const rows = [...body.rows].sort((a, b) => {{
+      if (a.className != b.className) return a.className.localeCompare(b.className);
       if (!key(a) || !key(b)) return !key(a) - !key(b);
       const order = isNaN(key(a)) || isNaN(key(b)) ? compare(key(a), key(b)) : key(a) - key(b);
       return descending ? -order : order;
@@ -229,7 +276,8 @@ def _html(rows: Sequence[Row]) -> str:
             f'<td class="word" data-key="{html.escape(str(word))}">{html.escape(str(word))}</td>'
             for word in (row.run, row.sample, row.method, row.tracks, row.n_tracks)
         )
-        return f"<tr>{words}{''.join(cell(i, estimate) for i, estimate in enumerate(_estimates(row, species)))}</tr>"
+        kind = ' class="reference"' if row.is_reference else ""
+        return f"<tr{kind}>{words}{''.join(cell(i, estimate) for i, estimate in enumerate(_estimates(row, species)))}</tr>"
 
     return _PAGE.format(
         groups="".join(f'<th class="group" colspan="{width}">{name}</th>' for name, width in groups),

@@ -109,6 +109,11 @@ def _identifier(kind: str, *parts: object) -> str:
     return "#" + "/".join([kind, *(quote(str(part), safe="/") for part in parts)])
 
 
+def _script(step: Step) -> str:
+    """Return the path of a step's script, without the kinds of model that it loaded."""
+    return f"{_SCRIPTS}/{step['script'].split()[0]}"
+
+
 class _Crate:
     """The crate while it grows; `_entities` are what lies in it or is named by it, by path."""
 
@@ -199,9 +204,9 @@ class _Crate:
             entity[key] = value
         return entity
 
-    def _tool(self, script: str) -> Entity:
-        self._tools.setdefault(script, self._entities[f"{_SCRIPTS}/{script}"])
-        return self._tools[script]
+    def _tool(self, step: Step) -> Entity:
+        path = _script(step)
+        return self._tools.setdefault(path, self._entities[path])
 
     def _resources(self, identifier: str, step: Step) -> list[Entity]:
         return [
@@ -226,7 +231,7 @@ class _Crate:
         return self._context(
             identifier, "CreateAction", name=f"{step['rule']}{f' ({values})' if values else ''}",
             description=f"A job of the rule {step['rule']}, which ran {step['script']}.",
-            instrument=self._tool(step["script"]), object=[self._entities[path] for path in step["inputs"]],
+            instrument=self._tool(step), object=[self._entities[path] for path in step["inputs"]],
             result=results, startTime=step["started"], endTime=step["ended"],
             actionStatus="http://schema.org/CompletedActionStatus", resourceUsage=self._resources(identifier, step),
         )  # fmt: skip
@@ -236,7 +241,7 @@ class _Crate:
         how: dict[str, Entity] = {}
         actions, controls = [], []
         for number, step in enumerate(steps, start=1):
-            if f"{_SCRIPTS}/{step['script']}" not in self._entities:
+            if _script(step) not in self._entities:
                 print(f"{step['rule']}: its script {step['script']} is gone, its record is left out", flush=True)
                 continue
             action = self._action(number, step, raw)
@@ -244,7 +249,7 @@ class _Crate:
             if step["rule"] not in how:
                 how[step["rule"]] = self._context(
                     _identifier("rule", step["rule"]), "HowToStep", name=step["rule"], position=str(len(how) + 1),
-                    workExample=self._tool(step["script"]),
+                    workExample=self._tool(step),
                 )  # fmt: skip
             controls.append(
                 self._context(

@@ -149,9 +149,27 @@ def latest(registry: str | Path, run: int) -> Entry | None:
     PidflowError
         If an entry is damaged.
     """
+    return max((e for e in _entries(registry) if e.metadata.get("run") == str(run)), key=_created, default=None)
+
+
+def newest(registry: str | Path) -> Entry | None:
+    """Return the newest publication of all runs, or None.
+
+    Raises
+    ------
+    PidflowError
+        If an entry is damaged.
+    """
+    return max(_entries(registry), key=_created, default=None)
+
+
+def _entries(registry: str | Path) -> list[Entry]:
     # from the entries themselves: the copy in runs/ goes when the job that makes it fails
-    found = [read_entry(file) for file in (Path(registry) / "entries").rglob("[!.]*.json")]
-    return max((e for e in found if e.metadata.get("run") == str(run)), key=lambda e: e.created, default=None)
+    return [read_entry(file) for file in (Path(registry) / "entries").rglob("[!.]*.json")]
+
+
+def _created(entry: Entry) -> int:
+    return entry.created
 
 
 def read_document(registry: str | Path, entry: Entry, name: str) -> bytes:

@@ -1,7 +1,8 @@
-"""Tracks on which an exported graph has to agree with its network: every detector pattern and every odd value."""
+"""Tracks on which an exported graph has to agree with its model: every detector pattern and every odd value."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -44,9 +45,13 @@ def patterns(features: Sequence[str]) -> dict[str, tuple[int, ...]]:
     }
 
 
-def around(mean: Floats, std: Floats, rows: int, seed: int) -> Floats:
-    """Return generated tracks [rows, F] around the network's own scaling [F]."""
+def around(observed: Floats, rows: int, seed: int) -> Floats:
+    """Return generated tracks [rows, F], none of which lacks a value, spread wider than observed ones [n, F]."""
     generator = np.random.default_rng(seed)
+    with warnings.catch_warnings():
+        # a feature that none of the tracks has
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean, std = (np.nan_to_num(part) for part in (np.nanmean(observed, axis=0), np.nanstd(observed, axis=0)))
     return (mean + _SPREAD * std * generator.standard_normal((rows, mean.size))).astype(np.float32)
 
 

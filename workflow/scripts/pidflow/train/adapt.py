@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pidflow.config.models import Adapt, Fse
-from pidflow.model import checkpoint_beside, read_info
+from pidflow.config.models import Adapt
+from pidflow.errors import PidflowError
+from pidflow.model import checkpoint_beside
+from pidflow.models import load, model_of
+from pidflow.models.network import NetworkModel
 from pidflow.train import dann
 from pidflow.train.data import read_features, read_tracks
 
@@ -18,6 +21,7 @@ def adapt_model(
     folder: str | Path,
     *,
     settings: dict[str, Any],
+    accelerator: str,
     threads: int,
 ) -> None:
     """Adapt a trained network to unlabelled data and write the adapted model directory.
@@ -32,24 +36,32 @@ def adapt_model(
         Model directory to write.
     settings
         The ``adapt`` block of the configuration.
+    accelerator
+        ``auto``, ``cpu`` or ``cuda``.
     threads
         Threads that training may use.
+
+    Raises
+    ------
+    PidflowError
+        If the model is no network.
     """
-    info = read_info(source)
+    model = load(source)
+    if not isinstance(model, NetworkModel):
+        raise PidflowError(f"{source}: a model of kind '{model.info.kind}' cannot be adapted; set 'adapt.model'")
+    info = model.info.model_copy(update={"adaptation": settings})
     train, validation = (
         read_tracks(simulation, split, info.features, info.species) for split in ("train", "validation")
     )
-    measured = read_features(data, "train", info.features)
-    batch = Fse.model_validate(info.settings).optimisation.batch
     dann.adapt(
-        source,
+        model,
+        model_of(info.kind)(info, folder),
         train,
         validation,
-        measured,
-        info.model_copy(update={"adaptation": settings}),
+        read_features(data, "train", info.features),
         Adapt.model_validate(settings),
-        folder,
         checkpoint_beside(folder),
-        batch=batch,
         threads=threads,
+        accelerator=accelerator,
     )
+    info.write(folder)

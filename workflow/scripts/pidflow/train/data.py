@@ -1,18 +1,23 @@
-"""Tracks as arrays for training and scoring."""
+"""Tracks as arrays for training, mapped from a file: memory holds only the pages in use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
-from pidflow.parquet import matrix
+from pidflow.identity import uniform
+from pidflow.parquet import batches, matrix
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -27,32 +32,80 @@ class Tracks:
         float32 [N, S], 1 where the track is of the species.
     """
 
-    features: NDArray[np.float32]
-    labels: NDArray[np.float32]
+    features: Floats
+    labels: Floats
 
     def __len__(self) -> int:
         return len(self.features)
 
+    def complete(self) -> Tracks:
+        """Return the tracks that lack no feature."""
+        rows = ~np.isnan(self.features).any(axis=1)
+        return Tracks(self.features[rows], self.labels[rows])
 
-def read_tracks(path: str | Path, split: str, features: Sequence[str], species: Sequence[int]) -> Tracks:
+
+def read_tracks(
+    path: str | Path, split: str, features: Sequence[str], species: Sequence[int], *, fraction: float = 1.0
+) -> Tracks:
     """Read one set of a labelled dataset.
+
+    Parameters
+    ----------
+    path
+        Dataset.
+    split
+        ``train``, ``validation`` or ``test``.
+    features, species
+        Columns and PDG codes.
+    fraction
+        Share of the set's collisions to read; a smaller share is part of a larger one.
 
     Raises
     ------
     PidflowError
         If the set is empty or lacks one of the species.
     """
-    table = pq.read_table(path, columns=[*features, "pdg_code"], filters=pc.field("split") == split)
-    pdg = pc.fill_null(table["pdg_code"], 0).to_numpy()
-    labels = (pdg[:, None] == np.array(species)).astype(np.float32)
-    for code, count in zip(species, labels.sum(axis=0), strict=True):
+    codes = np.array(species)
+
+    def label(table: pa.Table) -> Floats:
+        pdg = pc.fill_null(table["pdg_code"], 0).to_numpy()
+        return (pdg[:, None] == codes).astype(np.float32)
+
+    columns = [*features, "pdg_code"]
+    values, labels = _mapped(
+        path, split, columns, fraction, (len(features), lambda table: matrix(table, features)), (len(species), label)
+    )
+    for code, count in zip(species, np.count_nonzero(labels, axis=0), strict=True):
         if count == 0:
             raise PidflowError(
                 f"{path}: no {split} track of species {code}; add simulation or remove it from 'species'"
             )
-    return Tracks(matrix(table, features), labels)
+    return Tracks(values, labels)
 
 
-def read_features(path: str | Path, split: str, features: Sequence[str]) -> NDArray[np.float32]:
+def read_features(path: str | Path, split: str, features: Sequence[str]) -> Floats:
     """Read the features of one set of a dataset without any label, float32 [N, F]."""
-    return matrix(pq.read_table(path, columns=list(features), filters=pc.field("split") == split), features)
+    return _mapped(path, split, features, 1.0, (len(features), lambda table: matrix(table, features)))[0]
+
+
+def _mapped(
+    path: str | Path, split: str, columns: Sequence[str], fraction: float,
+    *parts: tuple[int, Callable[[pa.Table], Floats]],
+) -> list[Floats]:  # fmt: skip
+    """Return arrays made of a set's rows, by width and function, mapped from nameless files of the temporary folder."""
+    files: list[BinaryIO] = [tempfile.TemporaryFile() for _ in parts]  # noqa: SIM115
+    rows = 0
+    for table in batches(path, [*dict.fromkeys((*columns, "split", "collision_id"))]):
+        table = table.filter(pc.field("split") == split)
+        if fraction < 1.0:
+            table = table.filter(pa.array(uniform(table["collision_id"].to_numpy(), "fraction") < fraction))
+        rows += table.num_rows
+        for file, (_, function) in zip(files, parts, strict=True):
+            file.write(np.ascontiguousarray(function(table)))
+    if not rows:
+        return [np.empty((0, width), dtype=np.float32) for width, _ in parts]
+    return [
+        # a private mapping: tensors want writable memory
+        np.asarray(np.memmap(file, np.float32, "c", shape=(rows, width)))
+        for file, (width, _) in zip(files, parts, strict=True)
+    ]

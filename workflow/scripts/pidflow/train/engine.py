@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,25 +18,49 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from pidflow.errors import PidflowError
 from pidflow.files import replacing
 
 Epoch = dict[str, float]
 
 
-def set_seed(seed: int, threads: int) -> None:
-    """Make what follows repeatable: same seed and threads on the same machine give the same bytes."""
+def prepare(seed: int, threads: int, accelerator: str = "cpu") -> torch.device:
+    """Make what follows repeatable and return the device for it.
+
+    Same seed, threads and accelerator on the same machine give the same bytes.
+
+    Parameters
+    ----------
+    seed, threads
+        Seed of the tensor library and threads that it may use.
+    accelerator
+        ``cpu``, ``cuda``, or ``auto``: CUDA where there is one.
+
+    Raises
+    ------
+    PidflowError
+        If ``cuda`` is asked for and there is none.
+    """
+    # read when CUDA starts; without it its matrix products are not repeatable
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    there = accelerator != "cpu" and torch.cuda.is_available()
+    if accelerator == "cuda" and not there:
+        raise PidflowError("no CUDA device is visible to this job; set 'accelerator' to auto or cpu, or ask for a GPU")
+    return torch.device("cuda" if there else "cpu")
 
 
 def fingerprint(*parts: Any) -> str:
     """Return a digest of JSON-able values and arrays, by which a checkpoint knows its training."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part, sort_keys=True).encode())
+        array = isinstance(part, np.ndarray)
+        digest.update(np.ascontiguousarray(part) if array else json.dumps(part, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -54,11 +80,51 @@ def cosine(step: int, total: int, warm_up: float = 0.05) -> float:
 
 
 @torch.no_grad()
-def predict(module: nn.Module, features: NDArray[np.float32], batch: int = 8192) -> NDArray[np.float32]:
-    """Return a module's output for float32 [N, F], in batches, in evaluation mode."""
+def predict(module: nn.Module, features: NDArray[np.float32], batch: int = 4096) -> NDArray[np.float32]:
+    """Return a module's output for float32 [N, F], in batches, in evaluation mode, on the device where it is."""
     module.eval()
-    parts = [module(torch.from_numpy(features[n : n + batch])).numpy() for n in range(0, len(features), batch)]
+    device = next(module.parameters()).device
+    parts = [
+        module(torch.from_numpy(features[n : n + batch]).to(device)).cpu().numpy()
+        for n in range(0, len(features), batch)
+    ]
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+
+
+def macro_auc(score: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
+    """Return the mean over species of the area under the ROC curve, for scores and labels [N, S]."""
+    areas = []
+    for number in range(labels.shape[1]):
+        true = labels[:, number] > 0
+        own, others = int(true.sum()), int((~true).sum())
+        if own and others:
+            rank_sum = float(rankdata(score[:, number])[true].sum())
+            areas.append((rank_sum - own * (own + 1) / 2) / (own * others))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+class Average:
+    """Moving average of a network's weights, which is better than the last of them.
+
+    Source: Y. Tarvainen, H. Valpola, NeurIPS 2017, arXiv:1703.01780; the decay rises over the first steps.
+
+    Attributes
+    ----------
+    network
+        The average, a network of its own; the network itself for a decay of 0.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(network).requires_grad_(False) if decay else network
+        self._pair = list(self.network.parameters()), list(network.parameters())
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step, counted from 0."""
+        if self.decay:
+            decay = min(self.decay, (1.0 + step) / (10.0 + step))
+            torch._foreach_lerp_(*self._pair, 1.0 - decay)
 
 
 @dataclass
@@ -140,6 +206,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "history": self.history,
             "best": self.best,
         }
@@ -150,7 +217,7 @@ class Training:
         if not self.checkpoint.is_file():
             return
         try:
-            state = torch.load(self.checkpoint, weights_only=True)
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged archive shows as many exception types
             print(f"{self.checkpoint} is damaged ({type(error).__name__}); training starts anew", flush=True)
             return
@@ -161,5 +228,7 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
         self.history, self.best = state["history"], state["best"]
         print(f"resumed after epoch {len(self.history)}", flush=True)

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pidflow.config.models import Fse, Gbdt
 from pidflow.files import read_json
 from pidflow.model import ModelInfo, checkpoint_beside
+from pidflow.models import model_of
+from pidflow.models.base import Fitting
 from pidflow.train.data import read_tracks
 
 
 def fit_model(
     dataset: str | Path,
     features: str | Path,
+    response: str | Path,
     folder: str | Path,
     *,
-    kind: str,
     run: int,
     species: tuple[int, ...],
     masks: dict[str, float],
     seed: int,
     settings: dict[str, Any],
     threads: int,
+    accelerator: str = "cpu",
+    needed: Mapping[str, str | Path] | None = None,
+    start: str | Path | None = None,
+    fraction: float = 1.0,
 ) -> None:
     """Train a model and write its model directory.
 
     Parameters
     ----------
-    dataset, features
-        Labelled dataset and feature list of the run.
+    dataset, features, response
+        Labelled dataset, feature list and fitted response of the run.
     folder
         Model directory to write.
-    kind
-        ``fse``, ``gbdt`` or ``nsigma``.
     run
         Run number, noted in the model.
     species
@@ -43,26 +47,35 @@ def fit_model(
     seed
         Seed of every random choice.
     settings
-        The model's block of the configuration.
+        The model's entry of the configuration, with its kind.
     threads
         Threads that training may use.
+    accelerator
+        ``auto``, ``cpu`` or ``cuda``.
+    needed
+        Model directories of the models that this one is made of, by name.
+    start
+        Model directory whose weights a network starts from.
+    fraction
+        Share of the training collisions to use.
     """
-    names: tuple[str, ...] = tuple(read_json(features)["features"])
-    if kind == "nsigma":
-        from pidflow.train.nsigma import features_for
-
-        names = features_for(species)
-    info = ModelInfo(kind=kind, run=run, species=species, features=names, masks=masks, seed=seed, settings=settings)
-    if kind == "nsigma":
-        info.write(folder)
-        return
-    train, validation = (read_tracks(dataset, split, names, species) for split in ("train", "validation"))
-    print(f"run {run} {kind}: {len(train):,} training and {len(validation):,} validation tracks", flush=True)
-    if kind == "gbdt":
-        from pidflow.train import gbdt
-
-        gbdt.fit(train, validation, info, Gbdt.model_validate(settings), folder, threads=threads)
-        return
-    from pidflow.train import fse
-
-    fse.fit(train, validation, info, Fse.model_validate(settings), folder, checkpoint_beside(folder), threads=threads)
+    kind = model_of(settings["kind"])
+    names = kind.columns(read_json(features)["features"], species)
+    info = ModelInfo(
+        kind=settings["kind"], run=run, species=species, features=names, masks=masks, seed=seed, settings=settings
+    )
+    train = read_tracks(dataset, "train", names, species, fraction=fraction)
+    validation = read_tracks(dataset, "validation", names, species)
+    label = f"run {run} {Path(folder).name}"
+    print(f"{label}: {len(train):,} training and {len(validation):,} validation tracks", flush=True)
+    fitting = Fitting(
+        threads=threads,
+        accelerator=accelerator,
+        checkpoint=checkpoint_beside(folder),
+        response=Path(response),
+        needed={name: Path(path) for name, path in (needed or {}).items()},
+        start=None if start is None else Path(start),
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    kind(info, folder).fit(train, validation, fitting)
+    info.write(folder)

@@ -1,153 +1,269 @@
-"""The feature-set network: embedding of the features present, encoder, attention pooling, one head per species.
-
-Shape suffixes: N tracks, F features, W token width, H heads, S species.
-
-Sources: M. Kasak, K. Deja, M. Karwowska, M. Jakubowska, Ł. Graczykowski, M. Janik, EPJC 84 (2024) 691
-(architecture and sizes); D. Grangier, I. Melvin, NIPS 2010 (feature-set embedding).
-"""
+"""Training of any network on simulation, and its model directory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pidflow.config.models import FseNetwork
+from pidflow.errors import PidflowError
 from pidflow.files import replacing
-from pidflow.model import ModelInfo, read_info
+from pidflow.model import HISTORY_FILE, WEIGHTS_FILE, model_digest, read_info
+from pidflow.models import load
+from pidflow.models.base import Fitting, Floats
+from pidflow.models.network import NetworkModel, Optimisation
+from pidflow.networks.calibration import Calibrated, calibrate
+from pidflow.tracks import BY_NAME
+from pidflow.train.data import Tracks
+from pidflow.train.engine import (
+    Average,
+    Epoch,
+    Training,
+    cosine,
+    fingerprint,
+    macro_auc,
+    predict,
+    prepare,
+    shuffled,
+)
 
-WEIGHTS_FILE = "weights.safetensors"
-
-CLAMP = 8.0
-"""Inputs are clamped to ± this after standardisation and logarithm, so that a wild one stays an ordinary number."""
-
-_MASKED = -1e4
+_PT_BINS = 40
+_MOST_WEIGHT = 10.0
+_SMALLER_STEPS = 0.5
 
 
-class FeatureSetEmbedding(nn.Module):
-    """Turn each (feature, value) pair into a token.
+def calibrated(model: NetworkModel[Any], network: nn.Module) -> Calibrated:
+    """Return a network with the identity as its calibration."""
+    info = model.info
+    return Calibrated(network, info.features, len(info.species), complete=model.complete_only)
 
-    The published embedding feeds a one-hot feature code and the value to a linear layer. Here the
-    code's rows are looked up, without the multiplication by zeros, and the weight of the value is
-    the feature's own; with equal value weights for all features the two are the same function.
+
+def save_network(model: NetworkModel[Any], trained: Calibrated) -> None:
+    """Write the weights of a network into its model directory."""
+    with replacing(model.folder / WEIGHTS_FILE) as temporary:
+        save_file(trained.cpu().state_dict(), temporary)
+
+
+def load_network(model: NetworkModel[Any]) -> Calibrated:
+    """Read a network, in evaluation mode, from its model directory."""
+    torch.set_num_threads(model.threads)
+    trained = calibrated(model, model.build())
+    trained.load_state_dict(load_file(model.folder / WEIGHTS_FILE))
+    return trained.eval()
+
+
+def start_from(model: NetworkModel[Any], network: nn.Module, source: Path) -> None:
+    """Give a network the weights of an earlier run's.
+
+    Raises
+    ------
+    PidflowError
+        If that is no network of the same kind, features, species and sizes.
     """
+    earlier, info = read_info(source), model.info
+    for what in ("kind", "features", "species"):
+        own, other = getattr(info, what), getattr(earlier, what)
+        if own != other:
+            raise PidflowError(
+                f"{source}: its {what} {other} are not this model's {own}, so its weights do not fit; "
+                "set 'init_from' to a model that agrees, or to null"
+            )
+    source_model = load(source)
+    assert isinstance(source_model, NetworkModel)
+    try:
+        network.load_state_dict(source_model.trained.network.state_dict())
+    except RuntimeError:
+        raise PidflowError(
+            f"{source}: its network has other sizes than this model's settings; give it the same, or set 'init_from' "
+            "to null"
+        ) from None
 
-    def __init__(self, features: int, hidden: int, width: int, dropout: float) -> None:
-        super().__init__()
-        bound = (features + 1) ** -0.5
-        self.feature = nn.Parameter(torch.empty(features, hidden).uniform_(-bound, bound))
-        self.value = nn.Parameter(torch.empty(features, hidden).uniform_(-1.0, 1.0))
-        self.out = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, value_NF: Tensor) -> Tensor:
-        hidden = torch.relu(value_NF.unsqueeze(-1) * self.value + self.feature)
-        token_NFW: Tensor = self.dropout(self.out(hidden))
-        return token_NFW
+def trainable(model: NetworkModel[Any], network: nn.Module, rate: float, start: Path | None) -> list[dict[str, Any]]:
+    """Return the optimiser's groups of parameters, each with its learning rate.
 
-
-class EncoderLayer(nn.Module):
-    """Post-norm transformer encoder layer over the tokens that are present."""
-
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
-        self.norm_attention = nn.LayerNorm(width)
-        self.feed = nn.Sequential(
-            nn.Linear(width, feed_forward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feed_forward, width)
+    Raises
+    ------
+    PidflowError
+        If only a part shall be trained and the network does not tell its stages.
+    """
+    how = model.settings.transfer
+    if start is None or how == "whole":
+        return [{"params": list(network.parameters()), "lr": rate}]
+    if not hasattr(network, "stages"):
+        raise PidflowError(
+            f"{model.folder}: a model of kind '{model.info.kind}' has no stages to treat apart; set 'transfer' to whole"
         )
-        self.norm_feed = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, token_NFW: Tensor, bias_N11F: Tensor) -> Tensor:
-        features, width = token_NFW.shape[1:]
-        split = self.qkv(token_NFW).reshape(-1, features, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_N11F)
-        attended = self.project(attended.transpose(1, 2).reshape(-1, features, width))
-        token_NFW = self.norm_attention(token_NFW + self.dropout(attended))
-        token_NFW = self.norm_feed(token_NFW + self.dropout(self.feed(token_NFW)))
-        return token_NFW
+    stages: list[list[nn.Parameter]] = network.stages()
+    if how == "frozen":
+        for parameter in (parameter for stage in stages[:-1] for parameter in stage):
+            parameter.requires_grad_(False)
+        stages = stages[-1:]
+    return [{"params": stage, "lr": rate * _SMALLER_STEPS**depth} for depth, stage in enumerate(reversed(stages))]
 
 
-class Encoder(nn.Module):
-    """From raw features with NaN where a detector is missing to one vector per track.
+@dataclass(frozen=True)
+class Weighting:
+    """Weights of the loss.
 
     Attributes
     ----------
-    mean, std : Tensor
-        float32 [F] buffers that standardise the inputs inside the graph.
+    species
+        Weight of a species' own tracks, float32 [S].
+    tracks
+        Weight of each training track, float32 [N], mean 1; None: all the same.
     """
 
-    mean: Tensor
-    std: Tensor
+    species: Tensor
+    tracks: Tensor | None
 
-    def __init__(self, features: int, settings: FseNetwork) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("std", torch.ones(features))
-        width = settings.width
-        self.embed = FeatureSetEmbedding(features, settings.embedding_hidden, width, settings.dropout)
-        self.layers = nn.ModuleList(
-            EncoderLayer(width, settings.heads, settings.feed_forward, settings.dropout) for _ in range(settings.layers)
-        )
-        self.width = width
-        self.pool = nn.Sequential(
-            nn.Linear(width, settings.pooling_hidden), nn.ReLU(), nn.Linear(settings.pooling_hidden, width)
-        )
+    @classmethod
+    def of(cls, train: Tracks, features: tuple[str, ...], options: Optimisation) -> Weighting:
+        """Return the weights that the options ask for.
 
-    def forward(self, raw_NF: Tensor) -> Tensor:
-        missing_NF = torch.isnan(raw_NF)
-        standard = (raw_NF - self.mean) / self.std
-        # linear in the core; the long tail of dE/dx, where slow kaons and protons are, stays apart
-        standard = (torch.sign(standard) * torch.log(1.0 + standard.abs())).clamp(-CLAMP, CLAMP)
-        value_NF = torch.where(missing_NF, torch.zeros_like(standard), standard)
-        bias_NF = missing_NF.to(value_NF.dtype) * _MASKED
-        token_NFW: Tensor = self.embed(value_NF)
-        for layer in self.layers:
-            token_NFW = layer(token_NFW, bias_NF[:, None, None, :])
-        weight_NFW = torch.softmax(self.pool(token_NFW) + bias_NF[:, :, None], dim=1)
-        return (weight_NFW * token_NFW).sum(dim=1)
+        Raises
+        ------
+        PidflowError
+            If weights by pT are asked for and neither pT nor p is a feature: weights by anything that the network
+            does not see would move its certainties.
+        """
+        share = train.labels.mean(axis=0, dtype=np.float64)
+        species = torch.from_numpy(((1.0 - share) / share) ** options.balance_species).float()
+        if not options.flatten_pt:
+            return cls(species, None)
+        name = next((name for name in ("pt", "p") if name in features), None)
+        if name is None:
+            raise PidflowError("'flatten_pt' needs pt or p among the features; add it to 'features.required'")
+        log_pt = np.log(train.features[:, features.index(name)])
+        height, edges = np.histogram(log_pt, _PT_BINS)
+        weight = np.maximum(height, 1)[np.clip(np.digitize(log_pt, edges[1:-1]), 0, _PT_BINS - 1)] ** -options.flatten_pt
+        weight = np.minimum(weight / weight.mean(), _MOST_WEIGHT)
+        return cls(species, torch.from_numpy((weight / weight.mean()).astype(np.float32)))
 
 
-class FeatureSetNetwork(nn.Module):
-    """Encoder and one-vs-all heads; returns logits float32 [N, S] of raw features float32 [N, F]."""
-
-    def __init__(self, features: int, species: int, settings: FseNetwork) -> None:
-        super().__init__()
-        self.encoder = Encoder(features, settings)
-        self.heads = nn.Sequential(
-            nn.Linear(settings.width, settings.classifier_hidden),
-            nn.ReLU(),
-            nn.Dropout(settings.dropout),
-            nn.Linear(settings.classifier_hidden, species),
-        )
-
-    def forward(self, raw_NF: Tensor) -> Tensor:
-        logits: Tensor = self.heads(self.encoder(raw_NF))
-        return logits
+def hide(raw_NF: Tensor, detectors: list[list[int]], probability: float) -> Tensor:
+    """Return a batch in which each detector's features are missing from tracks with some probability."""
+    hidden = raw_NF.clone()
+    for columns in detectors:
+        chosen = torch.rand(len(raw_NF), 1, device=raw_NF.device) < probability
+        hidden[:, columns] = torch.where(chosen, torch.nan, hidden[:, columns])
+    return hidden
 
 
-def build(info: ModelInfo) -> FeatureSetNetwork:
-    """Return an untrained network with the sizes that `info` describes."""
-    settings = FseNetwork.model_validate(info.settings["network"])
-    return FeatureSetNetwork(len(info.features), len(info.species), settings)
+def detectors_of(features: Iterable[str]) -> list[list[int]]:
+    """Return the positions of each detector's features; momentum and the like belong to none."""
+    by_detector: dict[str, list[int]] = {}
+    for position, name in enumerate(features):
+        if (detector := BY_NAME[name].detector) in ("its", "tpc", "trd", "tof"):
+            by_detector.setdefault(detector, []).append(position)
+    return list(by_detector.values())
 
 
-def save(network: FeatureSetNetwork, info: ModelInfo, folder: str | Path) -> None:
-    """Write the network's model directory."""
-    with replacing(Path(folder) / WEIGHTS_FILE) as temporary:
-        save_file(network.state_dict(), temporary)
-    info.write(folder)
+def class_loss(logits: Tensor, labels_NS: Tensor, weighting: Weighting | None = None, rows: Tensor | None = None) -> Tensor:
+    """Return the binary cross-entropy, the mean over tracks and species, of logits [N, S] or [N, K, S]."""
+    if logits.ndim == 3:
+        labels_NS = labels_NS.unsqueeze(1).expand_as(logits)
+    if weighting is None:
+        return functional.binary_cross_entropy_with_logits(logits, labels_NS)
+    if weighting.tracks is None or rows is None:
+        return functional.binary_cross_entropy_with_logits(logits, labels_NS, pos_weight=weighting.species)
+    weight = weighting.tracks[rows].to(logits.device).reshape(-1, *[1] * (logits.ndim - 1))
+    return functional.binary_cross_entropy_with_logits(logits, labels_NS, weight, pos_weight=weighting.species)
 
 
-def load(folder: str | Path) -> FeatureSetNetwork:
-    """Read a network, in evaluation mode, from its model directory."""
-    network = build(read_info(folder))
-    network.load_state_dict(load_file(Path(folder) / WEIGHTS_FILE))
-    return network.eval()
+def finish(model: NetworkModel[Any], network: nn.Module, validation: Tracks, shift: NDArray[np.float32]) -> None:
+    """Calibrate a trained network on validation tracks and write it.
+
+    Parameters
+    ----------
+    model
+        What it belongs to.
+    network
+        Trained network.
+    validation
+        Labelled tracks that did not train it.
+    shift
+        What its logits have too much, float32 [S].
+    """
+    trained = calibrated(model, network)
+    trained.offset -= torch.from_numpy(shift)
+    if model.settings.calibration == "pattern":
+        calibrate(trained, validation.features, predict(network, validation.features), validation.labels)
+    save_network(model, trained)
+
+
+def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fitting: Fitting) -> None:
+    """Train a model's network and write weights and learning curve into its model directory.
+
+    Parameters
+    ----------
+    model
+        The model.
+    train, validation
+        Labelled tracks; validation decides when to stop, and calibrates.
+    fitting
+        What training may use.
+    """
+    info, options = model.info, model.settings.optimisation
+    device = prepare(info.seed, fitting.threads, fitting.accelerator)
+    if model.complete_only:
+        train, validation = train.complete(), validation.complete()
+    network = model.build()
+    if fitting.start is None:
+        network.adjust(train.features)
+    else:
+        start_from(model, network, fitting.start)
+    network.to(device)
+    average = Average(network, options.average)
+    weighting = Weighting.of(train, info.features, options)
+    weighting = Weighting(weighting.species.to(device), weighting.tracks)
+    detectors = detectors_of(info.features)
+    batch = min(options.batch, len(train))
+    steps = options.epochs * max(1, len(train) // batch)
+    groups = trainable(model, network, options.learning_rate, fitting.start)
+    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine(step, steps))
+    features, labels = torch.from_numpy(train.features), torch.from_numpy(train.labels)
+    half = options.precision == "bfloat16"
+
+    def epoch(number: int) -> Epoch:
+        network.train()
+        total, seen = torch.zeros((), device=device), 0
+        for rows in shuffled(len(train), batch):
+            raw = features[rows].to(device)
+            if options.hide_detector:
+                raw = hide(raw, detectors, options.hide_detector)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss = class_loss(network(raw), labels[rows].to(device), weighting, rows)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            average.update(schedule.last_epoch)
+            schedule.step()
+            total, seen = total + loss.detach() * len(rows), seen + len(rows)
+        logits = predict(average.network, validation.features)
+        held_out = class_loss(torch.from_numpy(logits), torch.from_numpy(validation.labels), Weighting(weighting.species.cpu(), None))
+        return {
+            "tracks": seen,
+            "train_loss": float(total) / seen,
+            "validation_loss": float(held_out),
+            "validation_auc": macro_auc(logits, validation.labels),
+        }
+
+    started = {} if fitting.start is None else {"start": model_digest(fitting.start)}
+    arrays = (train.features, train.labels, validation.features, validation.labels)
+    identity = fingerprint(info.model_dump(mode="json"), started, *arrays)
+    modules = {"network": network, "average": average.network}
+    training = Training(modules, optimiser, schedule, fitting.checkpoint, identity)
+    label = f"run {info.run} {model.folder.name}"
+    training.run(options.epochs, epoch, watch=average.network, patience=options.patience, label=label)
+    training.write_history(model.folder / HISTORY_FILE)
+    finish(model, average.network, validation, np.log(weighting.species.cpu().numpy()))

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from pidflow.evaluate.figures.style import (
-    COLOURS,
-    MARKERS,
-    PT_LABEL,
-    class_label,
-    drawing,
-    error_bars,
-    plain_log_ticks,
-)
-from pidflow.evaluate.schema import read_metrics
+from pidflow.evaluate.figures.methods import main_methods, method_style, ordered
+from pidflow.evaluate.figures.style import PT_LABEL, class_label, drawing, error_bars, plain_log_ticks
+from pidflow.evaluate.schema import Metrics, SpeciesMetrics, read_metrics
 
-_ROWS = (("purity", "Purity"), ("efficiency", "Efficiency"), ("f1", r"$\mathit{F}_{1}$"))
+_QUANTITIES = (("purity", "Purity"), ("efficiency", "Efficiency"), ("f1", r"$\mathit{F}_{1}$"))
+_COLUMNS = 3
+"""Species side by side in the figure of all methods."""
 
 
 def plot_performance(metrics: Sequence[str | Path], output: str | Path, *, title: str) -> None:
-    """Draw the rates of each method, one column per species.
+    """Draw the rates of a few methods, one column per species.
 
     Points stand within their pT bin side by side, so that intervals do not cover one another.
 
@@ -38,33 +37,115 @@ def plot_performance(metrics: Sequence[str | Path], output: str | Path, *, title
     methods = [read_metrics(path) for path in metrics]
     species = [part.pdg for part in methods[0].species]
     with drawing(output, 1.0 + 2.7 * len(species), 8.2, title) as figure:
-        grid = figure.subplots(len(_ROWS), len(species), sharex=True, sharey=True, squeeze=False)
+        grid = figure.subplots(len(_QUANTITIES), len(species), sharex=True, sharey=True, squeeze=False)
         for i, method in enumerate(methods):
-            for part in method.species:
-                column = grid[:, species.index(part.pdg)]
-                low, high = (np.array([getattr(rates, side) for rates in part.pt]) for side in ("low", "high"))
-                share = (i + 1) / (len(methods) + 1)
-                x = low ** (1 - share) * high**share
-                for axes, (name, _) in zip(column, _ROWS, strict=True):
-                    values, bars = error_bars([getattr(rates, name) for rates in part.pt])
-                    axes.errorbar(
-                        x,
-                        values,
-                        bars,
-                        fmt=MARKERS[i % len(MARKERS)],
-                        color=COLOURS[i % len(COLOURS)],
-                        label=method.model,
-                    )
-        edges = [methods[0].species[0].pt[0].low, *(rates.high for rates in methods[0].species[0].pt)]
+            style = {**method_style(method.model), "ls": ""}
+            for column, part in zip(grid.T, method.species, strict=True):
+                x = _places(part, (i + 1) / (len(methods) + 1))
+                for axes, (name, _) in zip(column, _QUANTITIES, strict=True):
+                    _draw(axes, x, part, name, label=method.model, **style)
+        edges = _edges(methods[0])
         for axes in grid.flat:
-            for low_edge, high_edge in zip(edges[1::2], edges[2::2], strict=False):
-                axes.axvspan(low_edge, high_edge, color="0.95", lw=0, zorder=0)
+            _shade(axes, edges)
         for column, pdg in zip(grid.T, species, strict=True):
             column[0].set_title(class_label(pdg, species))
             column[-1].set_xlabel(PT_LABEL)
-        for axes, (_, label) in zip(grid[:, 0], _ROWS, strict=True):
+        for axes, (_, label) in zip(grid[:, 0], _QUANTITIES, strict=True):
             axes.set_ylabel(label)
-        grid[0, 0].set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(-0.04, 1.06))
-        plain_log_ticks(grid[0, 0])
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        _set_axes(grid[0, 0], edges)
+        _legend(figure, grid[0, 0], "outside lower center", len(methods))
+
+
+def plot_methods_pt(metrics: Sequence[str | Path], output: str | Path, *, published: str, title: str) -> None:
+    """Draw purity and efficiency of all methods, a panel for each species and quantity.
+
+    The published method, the cuts, the trees and the ceiling carry intervals and strong lines; the
+    others are thin.
+
+    Parameters
+    ----------
+    metrics
+        Metrics files of the same run and sample, one per method.
+    output
+        Image file.
+    published
+        Method that is published.
+    title
+        Title of the figure.
+    """
+    models = {method.model: method for method in map(read_metrics, metrics)}
+    methods = ordered(models)
+    main = main_methods(methods, published)
+    first = models[methods[0]]
+    species = [part.pdg for part in first.species]
+    columns = min(_COLUMNS, len(species))
+    bands = -(-len(species) // columns)
+    edges = _edges(first)
+    with drawing(output, 3.4 + 4.3 * columns, 1.0 + 5.8 * bands, title) as figure:
+        grid = figure.subplots(2 * bands, columns, sharex=True, sharey=True, squeeze=False)
+        for i, pdg in enumerate(species):
+            band, column = divmod(i, columns)
+            for axes, (name, label) in zip(grid[2 * band : 2 * band + 2, column], _QUANTITIES[:2], strict=True):
+                _shade(axes, edges)
+                for j, method in enumerate(methods):
+                    part = models[method].species[i]
+                    # the middle half of the bin holds the points
+                    x = _places(part, 0.25 + 0.5 * (j + 0.5) / len(methods))
+                    style = method_style(method)
+                    if method in main:
+                        style |= {"lw": 2.0, "markersize": 6, "zorder": 3, "elinewidth": 1.2}
+                    else:
+                        style |= {"lw": 0.9, "markersize": 3.5, "alpha": 0.8, "zorder": 2}
+                    _draw(axes, x, part, name, bars=method in main, label=method, **style)
+                axes.text(
+                    0.96,
+                    0.06,
+                    class_label(pdg, species),
+                    transform=axes.transAxes,
+                    ha="right",
+                    fontsize=16,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2},
+                    zorder=4,
+                )
+                if column == 0:
+                    axes.set_ylabel(label)
+            if i + columns >= len(species):
+                grid[2 * band + 1, column].set_xlabel(PT_LABEL)
+                grid[2 * band + 1, column].tick_params(labelbottom=True)
+        for axes in [axes for i in range(len(species), bands * columns) for axes in grid[-2:, i % columns]]:
+            axes.set_axis_off()
+        _set_axes(grid[0, 0], edges)
+        _legend(figure, grid[0, 0], "outside right center", 1)
+
+
+def _places(part: SpeciesMetrics, share: float) -> NDArray[np.float64]:
+    """Return the places of points at a share of the bins' widths in ln pT, shape (n_bins,), GeV/c."""
+    low, high = (np.array([getattr(rates, side) for rates in part.pt]) for side in ("low", "high"))
+    return np.asarray(low ** (1 - share) * high**share)
+
+
+def _draw(
+    axes: Axes, x: NDArray[np.float64], part: SpeciesMetrics, name: str, bars: bool = True, **style: Any
+) -> None:
+    values, intervals = error_bars([getattr(rates, name) for rates in part.pt])
+    axes.errorbar(x, values, intervals if bars else None, **style)
+
+
+def _edges(metrics: Metrics) -> list[float]:
+    bins = metrics.species[0].pt
+    return [bins[0].low, *(rates.high for rates in bins)]
+
+
+def _shade(axes: Axes, edges: Sequence[float]) -> None:
+    for low, high in zip(edges[1::2], edges[2::2], strict=False):
+        axes.axvspan(low, high, color="0.95", lw=0, zorder=0)
+
+
+def _set_axes(axes: Axes, edges: Sequence[float]) -> None:
+    axes.set(xscale="log", xlim=(edges[0], edges[-1]), ylim=(-0.04, 1.06))
+    plain_log_ticks(axes)
+
+
+def _legend(figure: Figure, axes: Axes, place: str, columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc=place, ncols=columns)

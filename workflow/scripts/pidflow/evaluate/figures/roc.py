@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pidflow.evaluate.figures.style import COLOURS, LINES, MARKERS, class_label, drawing
-from pidflow.evaluate.ranking import Ranking, ranking_score, roc_curve
-from pidflow.evaluate.scored import read_scored
+from pidflow.evaluate.figures.methods import method_style
+from pidflow.evaluate.figures.style import class_label, drawing
+from pidflow.evaluate.ranking import area, ranking_score, roc_curve
+from pidflow.evaluate.scored import read_tracks
 
 _MOST_POINTS = 600
 """Points drawn of a smooth curve."""
@@ -34,7 +34,7 @@ def plot_roc(
     dataset
         Parquet file with truth.
     scores
-        Score table of each method.
+        Score table of each method; more than about six make the figure unreadable.
     output
         Image file.
     species
@@ -42,28 +42,30 @@ def plot_roc(
     title
         Title of the figure.
     """
-    methods = {name: read_scored(dataset, path, species, ["pdg_code"]) for name, path in scores.items()}
+    tracks_of_dataset = read_tracks(dataset, ["pdg_code"])
+    methods = {name: tracks_of_dataset.scored(path, species) for name, path in scores.items()}
     columns = min(3, len(species))
     rows = -(-len(species) // columns)
     with drawing(output, 0.6 + 4.2 * columns, 0.9 + 3.6 * rows, title) as figure:
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for i, pdg in enumerate(species):
             axes = grid.flat[i]
-            for j, (name, tracks) in enumerate(methods.items()):
+            for name, tracks in methods.items():
                 is_true, score = tracks.is_true(pdg), ranking_score(tracks.certainty[:, i])
                 if is_true.all() or not is_true.any():
                     continue
                 efficiency, misidentification = roc_curve(score, is_true)
                 shown = np.flatnonzero(misidentification > 0)
-                style: dict[str, Any] = {"color": COLOURS[j % len(COLOURS)], "ls": LINES[j % len(LINES)]}
+                style = method_style(name)
                 if shown.size <= _FEW_POINTS:
-                    style |= {"marker": MARKERS[j % len(MARKERS)], "lw": 0.7}
-                elif shown.size > _MOST_POINTS:
+                    style["lw"] = 0.7
+                else:
+                    style["marker"] = ""
+                if shown.size > _MOST_POINTS:
                     # even steps in efficiency keep the shape at both ends
                     steps = np.linspace(efficiency[shown[0]], 1.0, _MOST_POINTS)
                     shown = np.unique(shown[0] + np.searchsorted(efficiency[shown], steps).clip(max=shown.size - 1))
-                auc = Ranking(score, is_true).auc(np.ones(score.size))
-                axes.plot(efficiency[shown], misidentification[shown], label=f"{name}  AUC {auc:.4f}", **style)
+                axes.plot(efficiency[shown], misidentification[shown], label=f"{name}  AUC {area(score, is_true):.4f}", **style)
             axes.set_title(class_label(pdg, species))
             if axes.lines:
                 axes.legend(loc="upper left", fontsize=11)

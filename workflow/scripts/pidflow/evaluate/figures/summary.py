@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from pidflow.evaluate.figures.style import COLOURS, MARKERS, drawing, error_bars
-from pidflow.evaluate.schema import Metrics, read_metrics
+from pidflow.evaluate.paired import CEILING
+from pidflow.evaluate.schema import read_metrics
+from pidflow.evaluate.tables import SHARE, Row, table_rows
 
 _QUANTITIES = (("f1", r"Macro $\mathit{F}_{1}$"), ("auc", "Macro AUC"))
 
@@ -41,7 +45,10 @@ def plot_closure(metrics: Mapping[str, str | Path], output: str | Path, *, title
 
 
 def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title: str = "") -> None:
-    """Draw macro F1 of each method and run, one panel per sample.
+    """Draw macro F1, macro AUC and share of the ceiling of each method and run on all tracks.
+
+    A row of panels per sample, in which methods are sorted by their mean macro F1, the ceiling
+    first. F1 and AUC are drawn in steps of 1 - value, for the best methods lie close together.
 
     Parameters
     ----------
@@ -52,25 +59,60 @@ def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title:
     title
         Title of the figure.
     """
-    everything = [read_metrics(path) for path in metrics]
-    samples = list(dict.fromkeys(entry.sample for entry in everything))
-    methods = list(dict.fromkeys(entry.model for entry in everything))
-    runs = sorted({entry.run for entry in everything})
-    height = 1.8 + max(0.55, 0.22 * len(runs)) * len(methods)
-    with drawing(output, 1.5 + 5.0 * len(samples), height, title) as figure:
-        panels = figure.subplots(1, len(samples), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, sample in zip(panels, samples, strict=True):
-            for i, run in enumerate(runs):
-                shown: list[Metrics] = [entry for entry in everything if (entry.sample, entry.run) == (sample, run)]
-                y = [methods.index(entry.model) + 0.7 * ((i + 0.5) / len(runs) - 0.5) for entry in shown]
-                values, bars = error_bars([entry.macro.f1 for entry in shown])
-                style = {"fmt": MARKERS[i % len(MARKERS)], "color": COLOURS[i % len(COLOURS)]}
-                axes.errorbar(values, y, xerr=bars, capsize=3, label=f"run {run}", **style)
-            for boundary in range(1, len(methods)):
-                axes.axhline(boundary - 0.5, color="0.85", lw=0.8, zorder=0)
-            axes.set_title(sample)
-            axes.set_xlabel(r"Macro $\mathit{F}_{1}$")
-            axes.tick_params(axis="y", which="both", length=0)
-        panels[0].set_yticks(range(len(methods)), methods)
-        panels[0].set_ylim(len(methods) - 0.5, -0.5)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 6))
+    rows = [row for row in table_rows([read_metrics(path) for path in metrics]) if row.tracks == "all"]
+    samples = list(dict.fromkeys(row.sample for row in rows))
+    runs = sorted({row.run for row in rows})
+    quantities = [*_QUANTITIES]
+    if any(row.macro[SHARE].value is not None for row in rows):
+        quantities.append((SHARE, "Share of ceiling"))
+    methods = {sample: _sorted_methods([row for row in rows if row.sample == sample]) for sample in samples}
+    heights = [1.0 + max(0.34, 0.17 * len(runs)) * len(methods[sample]) for sample in samples]
+    with drawing(output, 1.6 + 4.4 * len(quantities), 0.9 + sum(heights), title) as figure:
+        grid = figure.subplots(
+            len(samples), len(quantities), sharex="col", sharey="row", squeeze=False, height_ratios=heights
+        )
+        for row_of_panels, sample in zip(grid, samples, strict=True):
+            names = methods[sample]
+            for axes, (key, label) in zip(row_of_panels, quantities, strict=True):
+                for i, run in enumerate(runs):
+                    shown = [row for row in rows if (row.sample, row.run) == (sample, run)]
+                    y = [names.index(row.method) + 0.6 * ((i + 0.5) / len(runs) - 0.5) for row in shown]
+                    values, bars = error_bars([row.macro[key] for row in shown])
+                    style = {"fmt": MARKERS[i % len(MARKERS)], "color": COLOURS[i % len(COLOURS)]}
+                    axes.errorbar(values, y, xerr=bars, capsize=2, label=f"run {run}", **style)
+                for boundary in range(1, len(names)):
+                    axes.axhline(boundary - 0.5, color="0.88", lw=0.8, zorder=0)
+                axes.set_xlabel(label)
+                axes.tick_params(axis="y", which="both", length=0)
+                axes.tick_params(axis="x", labelbottom=True)
+            row_of_panels[0].set_title(sample, loc="left")
+            row_of_panels[0].set_yticks(range(len(names)), names)
+            row_of_panels[0].set_ylim(len(names) - 0.5, -0.5)
+            for tick in row_of_panels[0].get_yticklabels():
+                tick.set_style("italic" if tick.get_text() == CEILING else "normal")
+        for axes in grid[0, : len(_QUANTITIES)]:
+            _stretch(axes)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 6))
+
+
+def _sorted_methods(rows: Sequence[Row]) -> list[str]:
+    """Return the methods of a sample from the highest mean macro F1 down, the ceiling first."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row.method, []).append(row.macro["f1"].value or 0.0)
+    return sorted(values, key=lambda method: (method != CEILING, -float(np.mean(values[method])), method))
+
+
+def _stretch(axes: Axes) -> None:
+    """Draw the axis of a quantity up to 1 in steps of the logarithm of its distance from 1."""
+    low, high = axes.dataLim.intervalx
+    far, near = max(1.0 - low, 1e-3), max(1.0 - high, 1e-4)
+    axes.set_xscale(
+        "function", functions=(lambda x: -np.log(np.maximum(1.0 - x, 1e-9)), lambda y: 1.0 - np.exp(-y))
+    )
+    margin = (far / near) ** 0.06
+    axes.set_xlim(1.0 - min(far * margin, 1.1), 1.0 - near / margin)
+    steps = [first * 10.0**power for power in range(-4, 1) for first in (1, 2, 5)]
+    axes.xaxis.set_major_locator(FixedLocator([1.0 - step for step in steps if near / margin <= step <= far * margin]))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(NullLocator())

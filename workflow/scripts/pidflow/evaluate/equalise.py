@@ -1,0 +1,119 @@
+"""Tracks thinned out until given variables are distributed alike for all species.
+
+Where tracks were tagged by topology or by other detectors, their kinematics and quality tell how a
+track was tagged. On the thinned tracks they tell nothing, so what a method still separates there it
+separates by the signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pidflow.errors import PidflowError
+
+_FEWEST = 10
+"""Tracks of the rarest species in a cell; a cell with twice as many is divided."""
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """Tracks kept of a table.
+
+    Attributes
+    ----------
+    mask
+        Shape (n_tracks,).
+    kept
+        Share of the tracks kept, by PDG code.
+    """
+
+    mask: NDArray[np.bool_]
+    kept: dict[int, float]
+
+
+def equalised(columns: pa.Table, species: Sequence[int], variables: Sequence[str], seed: int) -> Thinned:
+    """Thin out tracks until the joint distribution of variables is the same for all species.
+
+    The space of the variables is divided into cells, each at the median of its rarest species, along
+    the variable in which the species differ most there, as long as every half keeps tracks of the
+    rarest (a k-d tree: J. L. Bentley, Commun. ACM 18 (1975) 509). In each cell a track is kept with
+    probability min f / f of its own species, f being a species' share of its tracks in the cell
+    (rejection: J. von Neumann, NBS Appl. Math. Ser. 12 (1951) 36), so that of every species the
+    overlap Σ min f is kept. Cells that lack a species drop out, as do tracks of no species and
+    those for which a variable is null.
+
+    Parameters
+    ----------
+    columns
+        Table with the variables and ``pdg_code``.
+    species
+        PDG codes; species without tracks are left aside.
+    variables
+        Columns to equalise.
+    seed
+        Seed of the draws.
+
+    Raises
+    ------
+    PidflowError
+        If a column is absent, or no track is left.
+    """
+    for name in ("pdg_code", *variables):
+        if name not in columns.column_names:
+            raise PidflowError(f"there is no column '{name}' to equalise the species in; name a column of the dataset")
+    values = np.stack([columns[name].cast(pa.float64()).to_numpy() for name in variables])
+    code = pc.fill_null(columns["pdg_code"].cast(pa.int64()), 0).to_numpy()
+    present = [pdg for pdg in species if (code == pdg).any()]
+    totals = np.array([(code == pdg).sum() for pdg in present])
+    kind = np.select([code == pdg for pdg in present], range(len(present)), -1)
+
+    keep = np.zeros(code.size)
+    pending = [np.flatnonzero((kind >= 0) & ~np.isnan(values).any(axis=0))]
+    while pending:
+        cell = pending.pop()
+        share = np.bincount(kind[cell], minlength=totals.size) / totals
+        if not share.all():
+            continue
+        halves = _divide(values[:, cell], kind[cell], int(share.argmin()))
+        if halves is None:
+            keep[cell] = share.min() / share[kind[cell]]
+        else:
+            pending += [cell[halves], cell[~halves]]
+    mask = np.random.default_rng(seed).random(code.size) < keep
+    if not mask.any():
+        raise PidflowError(
+            f"the species have no common range of {', '.join(variables)}; equalise in fewer variables, or leave it out"
+        )
+    return Thinned(mask, {pdg: float(mask[code == pdg].mean()) for pdg in present})
+
+
+def _divide(values: NDArray[np.float64], kind: NDArray[np.intp], rarest: int) -> NDArray[np.bool_] | None:
+    """Return which tracks of a cell go to one half; None if the cell stays whole.
+
+    Parameters
+    ----------
+    values
+        Shape (n_variables, n_tracks).
+    kind
+        Shape (n_tracks,): index of the species.
+    rarest
+        Index of the species that limits the cell.
+    """
+    is_rarest = kind == rarest
+    if is_rarest.sum() < 2 * _FEWEST:
+        return None
+    best, widest = None, -1.0
+    for value in values:
+        below = value < np.median(value[is_rarest])
+        if min(below[is_rarest].sum(), (~below)[is_rarest].sum()) < _FEWEST:
+            continue
+        shares = [below[kind == i].mean() for i in np.unique(kind)]
+        if max(shares) - min(shares) > widest:
+            best, widest = below, max(shares) - min(shares)
+    return best
