@@ -16,7 +16,7 @@ from pidflow.ingest.remote import is_remote
 from pidflow.digest import digest
 from pidflow.errors import PidflowError
 from pidflow.files import size_mb
-from pidflow.models import is_network
+from pidflow.models import model_of
 
 try:
     CONFIG = validate(config, "configuration")
@@ -31,7 +31,7 @@ PUBLISHED = CONFIG.published
 # without adaptation and with it
 NETWORKS = [CONFIG.adapt.model, CONFIG.adapted] if CONFIG.adapted else [PUBLISHED]
 # models that are trained in steps
-CURVES = [model for model in COMPARED if model == CONFIG.adapted or is_network(CONFIG.models[model].kind)]
+CURVES = [model for model in COMPARED if model == CONFIG.adapted or model_of(CONFIG.models[model].kind).is_network]
 CLOSURE = CONFIG.closure.truth is not None
 # how a file is read; policies are params of their own
 INGEST = CONFIG.ingest.model_dump(mode="json", exclude={"bad_files", "bad_files_of_run", "batch_mb", "fetch_retries"})
@@ -210,7 +210,9 @@ def start_of(wildcards):
     source = getattr(CONFIG.models[wildcards.model], "init_from", None)
     if source is None:
         return []
-    return source if Path(source, "model.json").is_file() or "/train/" in source else f"<results>/start/{wildcards.model}"
+    return (
+        source if Path(source, "model.json").is_file() or "/train/" in source else f"<results>/start/{wildcards.model}"
+    )
 
 
 def truth_files(wildcards):
@@ -246,7 +248,9 @@ def all_metrics(wildcards):
         path
         for run in RUNS
         for sample, models in samples.items()
-        for path in metrics_of(run, [*models, *(["ceiling"] if sample == "simulation" and has_ceiling(run) else [])], sample)
+        for path in metrics_of(
+            run, [*models, *(["ceiling"] if sample == "simulation" and has_ceiling(run) else [])], sample
+        )
     ]
 
 

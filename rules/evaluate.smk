@@ -171,6 +171,48 @@ use rule compute_metrics as compute_closure with:
         code=digest("compute_metrics.py"),
 
 
+use rule compute_metrics as compute_ceiling with:
+    input:
+        dataset="<results>/{run}/dataset/simulation.parquet",
+        scores=[rules.score_ceiling.output.scores],
+    output:
+        metrics=metrics_of("{run}", ["ceiling"], "simulation"),
+    log:
+        "<logs>/{run}/compute_ceiling.log",
+        record="<results>/{run}/provenance/compute_ceiling.json",
+    params:
+        models=["ceiling"],
+        sample="simulation",
+        species=CONFIG.species,
+        pt_edges=CONFIG.evaluate.pt_edges,
+        threshold=CONFIG.evaluate.threshold,
+        bootstrap=CONFIG.evaluate.bootstrap,
+        confidence=CONFIG.evaluate.confidence,
+        seed=CONFIG.seed,
+        code=digest("compute_metrics.py"),
+    message:
+        "Run {wildcards.run}: metrics of the best that is possible"
+
+
+use rule compute_metrics as compute_equalised with:
+    output:
+        metrics=metrics_of("{run}", COMPARED, "equalised"),
+    log:
+        "<logs>/{run}/compute_equalised.log",
+        record="<results>/{run}/provenance/compute_equalised.json",
+    params:
+        models=COMPARED,
+        sample="equalised",
+        species=CONFIG.species,
+        pt_edges=CONFIG.evaluate.pt_edges,
+        threshold=CONFIG.evaluate.threshold,
+        bootstrap=CONFIG.evaluate.bootstrap,
+        confidence=CONFIG.evaluate.confidence,
+        seed=CONFIG.seed,
+        equalise=CONFIG.evaluate.equalise,
+        code=digest("compute_metrics.py"),
+
+
 V0_FIGURE = report(
     f"<results>/{{run}}/ingest/v0s.{IMAGE}",
     caption="../workflow/report/v0.rst",

@@ -18,16 +18,25 @@ ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 SCRIPTS = ROOT / "workflow/scripts"
 
 # distributions whose conda package has another name
-CONDA_NAME = {"torch": "pytorch", "snakemake": "snakemake-minimal"}
+CONDA_NAME = {"torch": "pytorch", "snakemake": "snakemake-minimal", "xgboost-cpu": "py-xgboost-cpu"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that does something: its name, its script if that is what it runs, its environment if it names one."""
+    """A rule that does something.
+
+    Attributes
+    ----------
+    name, script, environment
+        Its name, its script if that is what it runs, its environment if it names one.
+    models
+        Whether its script loads models of kinds that are known by name only.
+    """
 
     name: str
     script: str | None
     environment: str | None
+    models: bool = False
 
 
 def conda_name(distribution: str) -> str:
@@ -63,7 +72,8 @@ def rules(files: Iterable[Path] = (ROOT / "Snakefile", *sorted((ROOT / "rules").
             if name and action:
                 script = re.search(r"^    script:\s+\"\.\./workflow/scripts/(\w+\.py)\"", text, flags=re.MULTILINE)
                 environment = re.search(r"^    conda:\s+\"\.\./envs/(\w+\.yaml)\"", text, flags=re.MULTILINE)
-                found.append(Rule(name[0], script and script[1], environment and environment[1]))
+                models = re.search(r"^        kinds=", text, flags=re.MULTILINE) is not None
+                found.append(Rule(name[0], script and script[1], environment and environment[1], models))
     return found
 
 
@@ -78,6 +88,7 @@ def third_party(path: Path) -> set[str]:
     return {name for name in names if name.split(".")[0] not in {*sys.stdlib_module_names, "pidflow"}}
 
 
-def imported(script: str) -> set[str]:
-    """Return the modules from other projects that a script and the package files behind it import."""
-    return set().union(*(third_party(path) for path in sources(SCRIPTS / script)))
+def imported(rule: Rule) -> set[str]:
+    """Return the modules from other projects that a rule's script and the package files behind it import."""
+    roots = [SCRIPTS / (rule.script or ""), *((SCRIPTS / "pidflow/models").glob("*.py") if rule.models else ())]
+    return {name for root in roots for path in sources(root) for name in third_party(path)}

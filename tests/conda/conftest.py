@@ -53,7 +53,7 @@ def probed(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("probes")
     text = ""
     for file in ENVIRONMENTS:
-        modules = set().union(*(imported(rule.script) for rule in rules() if rule.environment == file.name))
+        modules = set().union(*(imported(rule) for rule in rules() if rule.environment == file.name))
         probe = HERE / "probe.py"
         text += PROBE.format(name=file.stem, file=file, probe=probe, modules=" ".join(sorted(modules)))
     (folder / "Snakefile").write_text(text)

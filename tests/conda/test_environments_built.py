@@ -53,7 +53,7 @@ def test_missing_module_is_told(deployment: Deployment, probed: dict[str, Any]) 
 
 
 def test_snakemake_has_nothing_to_lend(deployment: Deployment) -> None:
-    names = {name.split(".")[0] for rule in rules() for name in imported(rule.script)} - OF_SNAKEFILE
+    names = {name.split(".")[0] for rule in rules() for name in imported(rule)} - OF_SNAKEFILE
     command = [deployment.controller / "bin/python", "-I", HERE / "probe.py", *sorted(names)]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["modules"]
     assert {name for name, origin in told.items() if not origin.startswith("ModuleNotFoundError")} == set()

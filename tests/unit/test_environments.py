@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from environments import ENVIRONMENTS, ROOT, SCRIPTS, Rule, conda_name, differing, imported, locked, pins, rules
 
-DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "xgboost": "xgboost-cpu"}
 LOCK = ROOT / "requirements.lock"
 PINNED = [*ENVIRONMENTS, ROOT / "tests/conda/controller.yaml"]
 
@@ -50,6 +50,6 @@ def test_every_script_has_a_rule() -> None:
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)
 def test_environment_has_what_the_script_imports(rule: Rule) -> None:
-    needed = {name.split(".")[0] for name in imported(rule.script)}
+    needed = {name.split(".")[0] for name in imported(rule)}
     packages = {conda_name(DISTRIBUTION_OF.get(name, name)) for name in needed}
     assert packages <= pins(ROOT / "envs" / rule.environment).keys()

@@ -11,16 +11,16 @@ from sklearn import metrics as sk
 from test_evaluate_sample import EDGES, SPECIES, write_dataset, write_scores
 
 from pidflow.errors import PidflowError
-from pidflow.evaluate.intervals import clopper_pearson, collision_weights, percentile, rate
+from pidflow.evaluate import resampling
+from pidflow.evaluate.intervals import clopper_pearson, collision_weights, percentile, rate, replica_weights
 from pidflow.evaluate.metrics import compute_metrics
-from pidflow.evaluate.ranking import Ranking, ranking_score, roc_curve
+from pidflow.evaluate.ranking import Ranking, area, ranking_score, roc_curve
 from pidflow.evaluate.schema import Metrics, read_metrics
 
 
 def compute(folder: Path, dataset: Path, scores: Path, name: str = "metrics.json", **changes) -> Metrics:
     settings = {
         "run": 1,
-        "model": "fse",
         "sample": "simulation",
         "species": SPECIES,
         "pt_edges": EDGES,
@@ -29,7 +29,7 @@ def compute(folder: Path, dataset: Path, scores: Path, name: str = "metrics.json
         "confidence": 0.68,
         "seed": 3,
     }
-    return compute_metrics(dataset, scores, folder / name, **{**settings, **changes})
+    return compute_metrics(dataset, {"fse": scores}, {"fse": folder / name}, **{**settings, **changes})["fse"]
 
 
 @pytest.fixture
@@ -87,7 +87,10 @@ def test_weighted_auc_with_ties_agrees_with_scikit_learn(levels):
     true = rng.random(3000) < 0.2 + 0.5 * score
     weight = rng.poisson(1.0, 3000).astype(float)
     expected = sk.roc_auc_score(true, score, sample_weight=weight)
-    assert Ranking(score, true).auc(weight) == pytest.approx(expected, abs=1e-12)
+    weights = np.stack([np.ones(3000), weight], axis=1).astype(np.int32)
+    areas = Ranking(score, true, np.arange(3000), 3000).auc(weights)
+    np.testing.assert_allclose(areas, [sk.roc_auc_score(true, score), expected], rtol=0, atol=1e-12)
+    assert area(score, true) == areas[0]
     efficiency, misidentification = roc_curve(score, true)
     x, y, _ = sk.roc_curve(true, score, drop_intermediate=False)
     np.testing.assert_allclose(misidentification, x[1:])
@@ -95,7 +98,8 @@ def test_weighted_auc_with_ties_agrees_with_scikit_learn(levels):
 
 
 def test_auc_of_one_class_is_undefined():
-    assert np.isnan(Ranking(np.ones(3, np.float32), np.ones(3, bool)).auc(np.ones(3)))
+    assert np.isnan(area(np.ones(3, np.float32), np.ones(3, bool)))
+    assert np.isnan(area(np.ones(3, np.float32), np.zeros(3, bool)))
 
 
 def test_clopper_pearson_covers_at_least_its_confidence():
@@ -122,12 +126,12 @@ def test_bootstrap_by_collision_covers_although_tracks_of_a_collision_are_correl
         return (score + rng.normal(0, 1.0, labels.size)).astype(np.float32)
 
     many = np.tile(true[:multiplicity], 20_000)
-    truth = Ranking(experiment(20_000, many), many).auc(np.ones(many.size))
+    truth = area(experiment(20_000, many), many)
     covered = 0
     for seed in range(experiments):
-        ranking = Ranking(experiment(n_collisions, true), true)
-        replicas = np.array([ranking.auc(collision_weights(seed, i, n_collisions)[collision]) for i in range(100)])
-        interval = percentile(ranking.auc(np.ones(true.size)), replicas, 0.68)
+        ranking = Ranking(experiment(n_collisions, true), true, collision, n_collisions)
+        areas = ranking.auc(replica_weights(seed, 100, n_collisions).astype(np.int32))
+        interval = percentile(areas[0], areas[1:], 0.68)
         covered += interval.low <= truth <= interval.high
     assert 0.56 < covered / experiments < 0.80
 
@@ -163,6 +167,82 @@ def test_file_is_deterministic_and_fits_the_schema(tmp_path, files):
     for part in metrics.species:
         for estimate in (part.overall.purity, part.overall.f1, part.overall.auc):
             assert estimate.low <= estimate.value <= estimate.high
+
+
+def plain_replicas(files: tuple[Path, Path], seed: int, n_replicas: int) -> list[dict[str, np.ndarray]]:
+    """F1, AUC and ECE [species] of all tracks and of complete ones, replica by replica in the plain way."""
+    tracks, scores = (pq.read_table(path) for path in files)
+    test = np.asarray(tracks["split"]) == "test"
+    tracks, scores = tracks.filter(pa.array(test)), scores.filter(pa.array(test))
+    pdg = tracks["pdg_code"].to_numpy()
+    complete = tracks["has_trd"].to_numpy() & tracks["has_tof"].to_numpy()
+    collisions, collision = np.unique(tracks["collision_id"].to_numpy(), return_inverse=True)
+    found = []
+    for replica in range(1, 1 + n_replicas):
+        weight = collision_weights(seed, replica, collisions.size)[collision]
+        values = {}
+        for subset, inside in (("all", np.ones(pdg.size, bool)), ("complete", complete)):
+            f1, auc, ece = [], [], []
+            for code in SPECIES:
+                key = f"certainty_{code}" if code > 0 else f"certainty_0{-code}"
+                certainty = scores[key].to_numpy()[inside].astype(float)
+                true, w = (pdg == code)[inside], weight[inside]
+                score = np.where(np.isnan(certainty), -1.0, certainty)
+                f1.append(sk.f1_score(true, score >= 0.5, sample_weight=w))
+                auc.append(sk.roc_auc_score(true, score, sample_weight=w))
+                scored = score >= 0
+                error = 0.0
+                for i in range(15):
+                    chosen = scored & (score >= i / 15) & ((score < (i + 1) / 15) | (i == 14))
+                    if w[chosen].sum():
+                        gap = np.average(score[chosen], weights=w[chosen]) - np.average(true[chosen], weights=w[chosen])
+                        error += w[chosen].sum() / w[scored].sum() * abs(gap)
+                ece.append(error)
+            values[subset] = np.array([f1, auc, ece])
+        found.append(values)
+    return found
+
+
+@pytest.mark.parametrize("block", [2**21, 1])
+def test_replicas_agree_with_one_pass_over_the_tracks_per_replica(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(resampling, "_BLOCK", block)
+    dataset = write_dataset(tmp_path / "dataset.parquet", n_tracks=5000)
+    # neither collisions nor scored tracks come in order
+    table = pq.read_table(dataset)
+    pq.write_table(table.take(pa.array(np.random.default_rng(4).permutation(table.num_rows))), dataset)
+    files = dataset, write_scores(tmp_path / "scores.parquet", dataset, hidden=0.2)
+    metrics = compute(tmp_path, *files, bootstrap=12)
+    plain = plain_replicas(files, seed=3, n_replicas=12)
+    for subset, macro in (("all", metrics.macro), ("complete", metrics.complete)):
+        f1, auc, ece = np.moveaxis(np.array([values[subset] for values in plain]), 1, 0)
+        np.testing.assert_allclose(macro.auc_replicas, auc.mean(axis=1), rtol=0, atol=1e-12)
+        for name, values in (("f1", f1), ("auc", auc), ("ece", ece)):
+            estimate = getattr(macro, name)
+            assert (estimate.low, estimate.high) == pytest.approx(np.quantile(values.mean(axis=1), [0.16, 0.84]))
+            for i, part in enumerate(metrics.species):
+                rates = getattr(part.overall if subset == "all" else part.patterns[3], name)
+                assert (rates.low, rates.high) == pytest.approx(np.quantile(values[:, i], [0.16, 0.84]))
+
+
+def test_models_in_one_call_have_the_metrics_of_calls_of_their_own(tmp_path, files):
+    dataset, scores = files
+    other = write_scores(tmp_path / "other.parquet", dataset, width=0.3)
+    together = compute_metrics(
+        dataset,
+        {"fse": scores, "bayes": other},
+        {"fse": tmp_path / "a.json", "bayes": tmp_path / "b.json"},
+        run=1,
+        sample="simulation",
+        species=SPECIES,
+        pt_edges=EDGES,
+        threshold=0.5,
+        bootstrap=40,
+        confidence=0.68,
+        seed=3,
+    )
+    assert together["fse"] == compute(tmp_path, dataset, scores)
+    assert read_metrics(tmp_path / "b.json") == together["bayes"]
+    assert together["bayes"].macro == compute(tmp_path, dataset, other).macro
 
 
 def test_metrics_file_with_an_unknown_key_is_named(tmp_path, files):

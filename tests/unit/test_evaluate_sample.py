@@ -72,8 +72,12 @@ def write_scores(
     width: float = 0.1,
     cut: float | None = None,
     null_without_tof: bool = False,
+    hidden: float = 0.0,
 ) -> Path:
-    """Write scores that follow the TPC signal, with a resolution of `width`; or the flags of a cut of `cut` σ."""
+    """Write scores that follow the TPC signal, with a resolution of `width`; or the flags of a cut of `cut` σ.
+
+    A share `hidden` of the tracks is not scored.
+    """
     tracks = pq.read_table(dataset)
     p, signal, sign = (tracks[name].to_numpy().astype(float) for name in ("p", "tpc_signal", "sign"))
     likelihoods = []
@@ -84,10 +88,12 @@ def write_scores(
     values = np.array(likelihoods)
     if not cut:
         values = values / values.sum(axis=0)
-    hidden = ~tracks["has_tof"].to_numpy() if null_without_tof else np.zeros(p.size, bool)
+    masked = np.random.default_rng(5).random(p.size) < hidden
+    if null_without_tof:
+        masked |= ~tracks["has_tof"].to_numpy()
     fields = score_schema(species)
     carried = [tracks[field.name] for field in fields if field.name in tracks.column_names]
-    certainties = [pa.array(value.astype(np.float32), mask=hidden) for value in values]
+    certainties = [pa.array(value.astype(np.float32), mask=masked) for value in values]
     pq.write_table(pa.Table.from_arrays([*carried, *certainties], schema=fields), path)
     return path
 

@@ -40,7 +40,7 @@ def sample(n_tracks: int, seed: int) -> Tracks:
     number = rng.integers(0, len(SPECIES) + 1, n_tracks)
     beta = 1.0 - 0.1 * number + rng.normal(0.0, 0.05, n_tracks)
     columns = (
-        beta, 50.0 + 20.0 * number + rng.normal(0.0, 20.0, n_tracks), rng.exponential(1.0, n_tracks) * (1 + number / 4),
+        beta, 50.0 + 20.0 * number + rng.normal(0.0, 20.0, n_tracks), rng.normal(0.0, 1.0, n_tracks) + number / 4,
         np.where(number == 2, -1.0, rng.choice([-1.0, 1.0], n_tracks)), rng.integers(0, 8, n_tracks) + number,
         1e-3 * (beta + rng.normal(0.0, 0.1, n_tracks)) - 1e-3,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Purity, efficiency, F1 and AUC of each model with intervals, on the test set of a labelled dataset.
+"""Purity, efficiency, F1, AUC and calibration of each model with intervals, on the test set of a labelled dataset.
 
 Input: dataset and score tables. Output: metrics (JSON) per model.
 """
@@ -9,19 +9,23 @@ with job(snakemake):
     from pidflow.evaluate.metrics import compute_metrics
 
     params = snakemake.params
-    for model, scores, output in zip(params.models, snakemake.input.scores, snakemake.output.metrics, strict=True):
-        compute_metrics(
-            snakemake.input.dataset,
-            scores,
-            output,
-            run=int(snakemake.wildcards.run),
-            model=model,
-            sample=params.sample,
-            species=tuple(params.species),
-            pt_edges=tuple(params.pt_edges),
-            threshold=params.threshold,
-            bootstrap=params.bootstrap,
-            confidence=params.confidence,
-            seed=params.seed,
-        )
-        print(f"metrics of {model} on {params.sample}", flush=True)
+    computed = compute_metrics(
+        snakemake.input.dataset,
+        dict(zip(params.models, snakemake.input.scores, strict=True)),
+        dict(zip(params.models, snakemake.output.metrics, strict=True)),
+        run=int(snakemake.wildcards.run),
+        sample=params.sample,
+        species=tuple(params.species),
+        pt_edges=tuple(params.pt_edges),
+        threshold=params.threshold,
+        bootstrap=params.bootstrap,
+        confidence=params.confidence,
+        seed=params.seed,
+        equalise=params.get("equalise"),
+    )
+    thinned = next(iter(computed.values())).equalised
+    if thinned is not None:
+        kept = ", ".join(f"{pdg}: {share:.1%}" for pdg, share in thinned.kept.items())
+        print(f"kept with {', '.join(thinned.variables)} alike for all species: {kept}")
+    for model, metrics in computed.items():
+        print(f"{model} on {metrics.n_tracks} tracks of {params.sample}: macro AUC {metrics.macro.auc.value:.4f}")

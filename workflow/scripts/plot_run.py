@@ -15,7 +15,9 @@ with job(snakemake):
     from pidflow.dataset.response_figure import plot_response
     from pidflow.evaluate.figures.confusion import plot_confusion
     from pidflow.evaluate.figures.history import plot_history
-    from pidflow.evaluate.figures.performance import plot_performance
+    from pidflow.evaluate.figures.methods import main_methods
+    from pidflow.evaluate.figures.performance import plot_methods_pt, plot_performance
+    from pidflow.evaluate.figures.reliability import plot_reliability
     from pidflow.evaluate.figures.roc import plot_roc
     from pidflow.evaluate.figures.signal import Selection, plot_signal
     from pidflow.files import read_json
@@ -43,16 +45,21 @@ with job(snakemake):
     plot_history({model: Path(folder) / HISTORY_FILE for model, folder in networks.items()}, output.history, title=run)
 
     title = f"{run}, simulation"
-    plot_performance(given.metrics, output.performance, title=title)
+    metrics = dict(zip(params.models, given.metrics, strict=True))
+    scores = dict(zip(params.models, given.scores, strict=True))
+    main = main_methods(params.models, params.published)
+    plot_performance([metrics[model] for model in main], output.performance, title=title)
+    plot_methods_pt(given.metrics, output.methods, published=params.published, title=title)
     simulation = given.datasets[params.samples.index("simulation")]
-    plot_roc(simulation, dict(zip(params.models, given.scores, strict=True)), output.roc, species=species, title=title)
-    metrics_of_published = given.metrics[params.models.index(params.published)]
-    plot_confusion(metrics_of_published, output.confusion, title=f"{title}: {params.published}")
+    plot_roc(simulation, {model: scores[model] for model in main}, output.roc, species=species, title=title)
+    of_published = f"{title}: {params.published}"
+    plot_confusion(metrics[params.published], output.confusion, title=of_published)
+    plot_reliability(metrics[params.published], output.reliability, title=of_published)
 
     adaptation = {model: "unadapted" if model == "fse" else model.removeprefix("fse_") for model in params.networks}
     of_sample = dict(zip(params.samples, given.datasets, strict=True))
     selections = [
-        Selection(f"{sample}, {adaptation[model]}", of_sample[sample], scores)
-        for (sample, model), scores in zip(product(params.samples, params.networks), given.signals, strict=True)
+        Selection(f"{sample}, {adaptation[model]}", of_sample[sample], table)
+        for (sample, model), table in zip(product(params.samples, params.networks), given.signals, strict=True)
     ]
     plot_signal(selections, output.signal, species=species, threshold=params.threshold, title=run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Self, Union
 
 import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
@@ -12,6 +12,7 @@ from pidflow.blocks import Block, Count, Fraction, NotNegative, Positive
 from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
 from pidflow.models import kinds, model_of, settings_of
+from pidflow.models.base import ModelSettings
 from pidflow.physics import BY_PDG
 from pidflow.tracks import BY_NAME, COLUMNS
 
@@ -173,10 +174,13 @@ def _kind_of(entry: object) -> str | None:
     return entry.get("kind") if isinstance(entry, dict) else getattr(entry, "kind", None)
 
 
-ModelEntry = Annotated[
-    Union[tuple(Annotated[settings_of(kind), Tag(kind)] for kind in kinds())],  # noqa: UP007
-    Discriminator(_kind_of),
-]
+if TYPE_CHECKING:
+    ModelEntry = ModelSettings
+else:
+    ModelEntry = Annotated[
+        Union[tuple(Annotated[settings_of(kind), Tag(kind)] for kind in kinds())],  # noqa: UP007
+        Discriminator(_kind_of),
+    ]
 """Settings of a model of any kind."""
 
 
@@ -311,7 +315,7 @@ class Config(Block):
     dataset: Dataset = Field(default_factory=Dataset, description="selection, masks and split")
     features: Features = Field(default_factory=Features, description="feature selection")
     models: Annotated[dict[ModelName, ModelEntry], BeforeValidator(_named_kinds)] = Field(
-        default_factory=lambda: {name: settings_of(name)() for name in ("nsigma", "gbdt", "fse")},
+        default_factory=lambda: {name: settings_of(name)(kind=name) for name in ("nsigma", "gbdt", "fse")},
         description="models by name, each of a kind; without 'kind' the name is the kind",
     )
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks are trained")
@@ -342,7 +346,9 @@ class Config(Block):
         given |= {f"models.{name}.members": entry.needs for name, entry in self.models.items()}
         for key, names in given.items():
             if unknown := [name for name in names if name not in self.models]:
-                raise ValueError(f"'{key}' names {unknown[0]}, which is no entry of 'models'; add it or correct the name")
+                raise ValueError(
+                    f"'{key}' names {unknown[0]}, which is no entry of 'models'; add it or correct the name"
+                )
         if self.published not in self.compared:
             raise ValueError(f"'evaluate.methods' must name {self.publish.model}, the model that is published")
         if self.publish.model != "adapted" and not model_of(self.models[self.publish.model].kind).exported:

@@ -42,9 +42,7 @@ def reliability(
     scored = ~np.isnan(certainty)
     values, true = certainty[scored].astype(np.float64), is_true[scored]
     inside = certainty_bin(certainty[scored])
-    n, n_true, total = (
-        np.bincount(inside, weights, BINS) for weights in (None, true.astype(np.float64), values)
-    )
+    n, n_true, total = (np.bincount(inside, weights, BINS) for weights in (None, true.astype(np.float64), values))
     return tuple(
         ReliabilityBin(
             low=i / BINS,

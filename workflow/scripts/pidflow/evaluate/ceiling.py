@@ -42,6 +42,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
@@ -53,7 +54,7 @@ from pidflow.parquet import batches
 from pidflow.physics import C_CM_PER_PS, CURVATURE_PER_KG, charge_sign
 from pidflow.response import expected_time
 from pidflow.scores import CARRIED, schema
-from pidflow.simulate import decays, detector, generator, signals, tracking
+from pidflow.simulate import detector, generator, signals, tracking
 from pidflow.simulate.particles import PROPERTIES, TRACKED
 
 Floats = NDArray[np.float64]
@@ -211,8 +212,8 @@ def _learn(dataset: str | Path, bz: float) -> Known:
     time = np.zeros(_TIME_BINS)
     masses = np.array([PROPERTIES[code].mass for code in TRACKED])
     for table in batches(dataset, (*_COLUMNS, "tof_exp_mom", "pdg_code", "split")):
-        code = np.abs(table["pdg_code"].fill_null(0).to_numpy())
-        table = table.filter(pa.array(np.isin(code, TRACKED) & (table["split"].to_numpy(zero_copy_only=False) != "test")))
+        table = table.filter(pc.field("split") != "test")
+        table = table.filter(pc.is_in(pc.abs(table["pdg_code"]), pa.array(TRACKED, pa.int32())))
         number = np.searchsorted(TRACKED, np.abs(table["pdg_code"].to_numpy()))
         momentum = table["tof_exp_mom"].cast(pa.float64()).to_numpy()
         for part, tracks in enumerate(_blocks(dataset, table)):
@@ -296,7 +297,10 @@ def _paths(tracks: Tracks, nodes: Floats, bz: float) -> _Paths:
 
 
 def _ends(tracks: Tracks, paths: _Paths) -> Floats:
-    """Return the chance that the path of each species ends before each of `_RADII`, or never, [n, species, radii + 1]."""
+    """Return the chance of each species to end before each of `_RADII` but after the last, or not at all.
+
+    float64 [n, species, radii + 1].
+    """
     positive = tracks.sign > 0
     slant = np.cosh(tracks.eta)
     surviving = np.ones((len(tracks.p), len(TRACKED), len(_RADII) + 2))
@@ -312,7 +316,7 @@ def _ends(tracks: Tracks, paths: _Paths) -> Floats:
             breaks = tracks.p <= tracking.DECAY_MOMENTUM[code] / tracking.KINK_ANGLE_RAD
             rate = PROPERTIES[code].mass / (PROPERTIES[code].ctau * tracks.p) * slant * breaks
             survival *= np.exp(-rate[:, None] * np.where(np.isfinite(paths.reached), paths.reached, 0.0))
-        # a path that never reaches a radius ends before it for every species; its survival cancels
+        # beyond the last radius that the path reaches, where it ends makes no difference
         surviving[:, number, 1:-1] = np.minimum.accumulate(survival, axis=1)
     return -np.diff(surviving, axis=-1)
 
@@ -329,7 +333,7 @@ def _chance_of_selection(tracks: Tracks, bz: float) -> Floats:
     enough = paths.rows[:, 0] >= _FEWEST_ROWS
     chance = np.einsum("nse,ne->ns", ends[:, :, : steps - 1], enough[:, :-1].astype(np.float64))
     chance += ends[:, :, steps - 1 :].sum(axis=-1)
-    return np.maximum(chance, 0.05)
+    return np.asarray(np.maximum(chance, 0.05))
 
 
 def posterior(tracks: Tracks, known: Known, masks: Mapping[str, float], bz: float) -> Floats:
@@ -351,7 +355,8 @@ def posterior(tracks: Tracks, known: Known, masks: Mapping[str, float], bz: floa
             joint[own, number] *= np.interp(np.log(tracks.pt[own]), centres, known.yields[number, sign, 1:-1])
         joint[:, number] *= known.dca[number][_dca_ranges(tracks)]
     joint = np.maximum(joint, np.finfo(np.float64).tiny)
-    return joint / joint.sum(axis=1, keepdims=True)
+    normalised: Floats = joint / joint.sum(axis=1, keepdims=True)
+    return normalised
 
 
 def _detection(tracks: Tracks, paths: _Paths, ends: Floats, masks: Mapping[str, float]) -> Floats:
@@ -360,7 +365,7 @@ def _detection(tracks: Tracks, paths: _Paths, ends: Floats, masks: Mapping[str, 
     outer = _outer_chance(tracks, paths, masks)
     silent = outer[:, :, 0]
     inside = paths.rows.shape[-1] - 1
-    chance = np.einsum("nse,nke->nsk", ends[:, :, :inside], clusters[:, :, :-1]) * silent[:, None]
+    chance: Floats = np.einsum("nse,nke->nsk", ends[:, :, :inside], clusters[:, :, :-1]) * silent[:, None]
     chance += np.einsum("nse,nke->nsk", ends[:, :, inside:], outer) * clusters[:, None, :, -1]
     return chance
 
@@ -375,8 +380,10 @@ def _cluster_chance(tracks: Tracks, rows: NDArray[np.int16]) -> Floats:
     lost = rows - found
     log = _LOG_FACTORIAL[rows] - _LOG_FACTORIAL[np.maximum(lost, 0)] + lost * np.log(1.0 - efficiency)
     log += found * np.log(efficiency) - _LOG_FACTORIAL[found]
-    chance = np.exp(np.where((lost >= 0) & (rows >= _FEWEST_ROWS), log, -np.inf))
-    return (1.0 - _STRAY) * chance + _STRAY / tracking.TPC_ROWS
+    chance: Floats = np.exp(np.where((lost >= 0) & (rows >= _FEWEST_ROWS), log, -np.inf))
+    chance *= 1.0 - _STRAY
+    chance += _STRAY / tracking.TPC_ROWS
+    return chance
 
 
 def _outer_chance(tracks: Tracks, paths: _Paths, masks: Mapping[str, float]) -> Floats:
@@ -440,7 +447,8 @@ def _tpc_density(tracks: Tracks, momentum: Floats, mass: float) -> Floats:
 
 
 def _normal(deviation: Floats, width: Floats) -> Floats:
-    return np.exp(-0.5 * (deviation / width) ** 2) / (np.sqrt(2 * np.pi) * width)
+    density: Floats = np.exp(-0.5 * (deviation / width) ** 2) / (np.sqrt(2 * np.pi) * width)
+    return density
 
 
 def _with_tail(deviation: Floats, width: Floats, length: float) -> Floats:

@@ -235,9 +235,7 @@ def _macro(
     return {**estimates, "auc_replicas": replicas}
 
 
-def _complete(
-    resampled: Resampled, sample: Sample, species: Sequence[int], confidence: float
-) -> CompleteMacro | None:
+def _complete(resampled: Resampled, sample: Sample, species: Sequence[int], confidence: float) -> CompleteMacro | None:
     n_tracks = int((sample.pattern == COMPLETE).sum())
     if n_tracks == 0:
         return None

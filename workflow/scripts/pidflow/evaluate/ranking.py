@@ -87,7 +87,9 @@ class Ranking:
         twice_below = np.cumsum(self._other @ weights, axis=0, dtype=np.int32)
         twice_pairs = true.sum(axis=0) * twice_below[-1].astype(np.float64)
         twice_won = np.einsum("lr,lr->r", true, twice_below[:-1], dtype=np.float64)
-        return np.divide(twice_won, twice_pairs, out=np.full(twice_pairs.size, np.nan), where=twice_pairs > 0)
+        areas = np.full(twice_pairs.size, np.nan)
+        np.divide(twice_won, twice_pairs, out=areas, where=twice_pairs > 0)
+        return areas
 
 
 def area(score: NDArray[np.float32], is_true: NDArray[np.bool_]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def resample(sample: Sample, certainty: NDArray[np.float32], threshold: float) -
     return Resampled(counts, auc, ece)
 
 
-def _counting(sample: Sample, selected: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.int32]:
+def _counting(sample: Sample, selected: NDArray[np.bool_], shape: tuple[int, ...]) -> Any:
     """Return the matrix that counts tracks by species, pT bin, pattern and outcome."""
     outcome = np.where(sample.is_true, np.where(selected, BOTH, TRUE), SELECTED)
     track, species = np.nonzero((sample.is_true | selected).T)
@@ -120,9 +121,7 @@ def _rankings(sample: Sample, score: NDArray[np.float32]) -> list[Ranking]:
     ]
 
 
-def _calibration(
-    sample: Sample, certainty: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+def _calibration(sample: Sample, certainty: NDArray[np.float32]) -> tuple[Any, Any]:
     """Return the matrices of certainty minus truth by species, pattern and bin, and of scored tracks by both."""
     n_species, n_collisions = len(certainty), len(sample.weights)
     track, species = np.nonzero(~np.isnan(certainty.T))

@@ -95,14 +95,18 @@ def format_table(rows: Sequence[Row]) -> str:
     """Return the rows as plain text for a terminal.
 
     Each run, sample and set of tracks has a block of the macro metrics and one per species, with a
-    line per method.
+    line per method. A macro metric that is undefined, or the macro F1 once more, is left out.
     """
     species = _species(rows)
     signed = any(pdg < 0 for pdg in species)
     blocks = []
     for (run, sample, tracks), group in itertools.groupby(rows, lambda row: (row.run, row.sample, row.tracks)):
         shown = list(group)
-        names = {key: name for key, name in MACRO.items() if any(row.macro[key].value is not None for row in shown)}
+        names = {
+            key: name
+            for key, name in MACRO.items()
+            if any(row.macro[key] not in (_UNDEFINED, row.macro["f1"]) or key == "f1" for row in shown)
+        }
         title = f"Run {run}, {sample}, {tracks} tracks ({shown[0].n_tracks:,})"
         blocks.append(f"{title}\n{'=' * len(title)}")
         blocks.append(_aligned("all species", names, {row.method: row.macro for row in shown}))
@@ -277,7 +281,9 @@ def _html(rows: Sequence[Row]) -> str:
             for word in (row.run, row.sample, row.method, row.tracks, row.n_tracks)
         )
         kind = ' class="reference"' if row.is_reference else ""
-        return f"<tr{kind}>{words}{''.join(cell(i, estimate) for i, estimate in enumerate(_estimates(row, species)))}</tr>"
+        return (
+            f"<tr{kind}>{words}{''.join(cell(i, estimate) for i, estimate in enumerate(_estimates(row, species)))}</tr>"
+        )
 
     return _PAGE.format(
         groups="".join(f'<th class="group" colspan="{width}">{name}</th>' for name, width in groups),

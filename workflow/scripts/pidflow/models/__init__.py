@@ -36,13 +36,6 @@ def model_of(kind: str) -> type[Model[Any]]:
     return model
 
 
-def is_network(kind: str) -> bool:
-    """Return whether models of a kind are networks, trained in steps."""
-    from pidflow.models.network import NetworkModel
-
-    return issubclass(model_of(kind), NetworkModel)
-
-
 def load(folder: str | Path, threads: int = 1) -> Model[Any]:
     """Return the model of a model directory; scoring may use so many threads.
 

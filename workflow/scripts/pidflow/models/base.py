@@ -16,9 +16,32 @@ from pidflow.errors import PidflowError
 
 if TYPE_CHECKING:
     from pidflow.model import ModelInfo
-    from pidflow.train.data import Tracks
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """A set of labelled tracks.
+
+    Attributes
+    ----------
+    features
+        float32 [N, F], NaN where missing.
+    labels
+        float32 [N, S], 1 where the track is of the species.
+    """
+
+    features: Floats
+    labels: Floats
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def complete(self) -> Tracks:
+        """Return the tracks that lack no feature."""
+        rows = ~np.isnan(self.features).any(axis=1)
+        return Tracks(self.features[rows], self.labels[rows])
 
 
 class ModelSettings(Block):
@@ -26,6 +49,8 @@ class ModelSettings(Block):
 
     A subclass fixes its ``kind`` as ``kind: Literal["name"] = "name"``, after the file that it lies in.
     """
+
+    kind: str
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -82,11 +107,14 @@ class Model(ABC, Generic[S]):
         Whether it can become an ONNX graph and so be published.
     has_spread
         Whether it knows the uncertainty of its certainties.
+    is_network
+        Whether it is a network, trained in steps, with a learning curve and weights that another can start from.
     """
 
     Settings: ClassVar[type[ModelSettings]]
     exported: ClassVar[bool] = True
     has_spread: ClassVar[bool] = False
+    is_network: ClassVar[bool] = False
 
     def __init__(self, info: ModelInfo, folder: str | Path, threads: int = 1) -> None:
         self.info, self.folder, self.threads = info, Path(folder), threads

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from pidflow.errors import PidflowError
-from pidflow.models.base import Fitting, Floats, ModelSettings
+from pidflow.models.base import Fitting, Floats, ModelSettings, Tracks
 from pidflow.models.members import Members
-
-if TYPE_CHECKING:
-    from pidflow.train.data import Tracks
 
 _SMALL = 1e-7
 _LEAST = 0.01

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from pidflow.models import fse
-from pidflow.models.base import Fitting, Floats, ModelSettings
+from pidflow.models.base import Fitting, Floats, ModelSettings, Tracks
 from pidflow.models.members import Members
-
-if TYPE_CHECKING:
-    from pidflow.train.data import Tracks
 
 
 class Settings(ModelSettings):
@@ -45,4 +42,6 @@ class Model(Members[Settings]):
 
     def spread(self, features: Floats) -> Floats:
         """Return the standard deviation of the members' certainties, float32 [N, S]."""
-        return np.stack([member.score(features) for member, _ in self.members.values()]).std(axis=0, ddof=1)
+        scores: Floats = np.stack([member.score(features) for member, _ in self.members.values()])
+        spread: Floats = scores.std(axis=0, ddof=1)
+        return spread

@@ -48,7 +48,5 @@ class Model(NetworkModel[Settings]):
         from pidflow.networks.fse import Encoder, FeatureSetNetwork
 
         sizes = self.settings.network
-        encoder = Encoder(
-            len(self.info.features), **sizes.model_dump(exclude={"classifier_hidden"})
-        )
+        encoder = Encoder(len(self.info.features), **sizes.model_dump(exclude={"classifier_hidden"}))
         return FeatureSetNetwork(encoder, len(self.info.species), sizes.classifier_hidden, sizes.dropout)

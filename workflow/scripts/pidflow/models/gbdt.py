@@ -19,7 +19,7 @@ from pidflow.models.base import Fitting, Floats
 from pidflow.physics import object_key
 
 if TYPE_CHECKING:
-    from pidflow.train.data import Tracks
+    from pidflow.models.base import Tracks
 
 _SUFFIX = {"lightgbm": "txt", "xgboost": "json"}
 
@@ -82,9 +82,7 @@ class Model(base.Model[Settings]):
     def _predict(self, booster: Any, features: Floats) -> Any:
         if self.settings.library == "lightgbm":
             return booster.predict(features)
-        # XGBoost refuses infinities; no split lies beyond the largest finite value
-        highest = np.finfo(np.float32).max
-        return booster.inplace_predict(features.clip(-highest, highest))
+        return booster.inplace_predict(features)
 
 
 def _lightgbm(train: Tracks, validation: Tracks, settings: Settings, seed: int, threads: int) -> Grown:

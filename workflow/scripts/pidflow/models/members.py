@@ -42,7 +42,9 @@ class Members(Model[S]):
         from pidflow.models import load
 
         weights = read_json(self.folder / WEIGHTS_FILE)
-        return {name: (load(self.folder_of(name), self.threads), np.array(row, np.float32)) for name, row in weights.items()}
+        return {
+            name: (load(self.folder_of(name), self.threads), np.array(row, np.float32)) for name, row in weights.items()
+        }
 
     def score(self, features: Floats) -> Floats:
         """Return certainties float32 [N, S]."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
 from pidflow.blocks import Block, Count, NotNegative, Positive
-from pidflow.models.base import Fitting, Floats, Model, ModelSettings
-
-if TYPE_CHECKING:
-    from pidflow.train.data import Tracks
+from pidflow.models.base import Fitting, Floats, Model, ModelSettings, Tracks
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -37,7 +34,9 @@ class Optimisation(Block):
     flatten_pt: NotNegative = Field(
         0.0, description="weight of a track: density of its pT to minus this power, which leaves certainties alone"
     )
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of matrix products in training")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="arithmetic of matrix products in training"
+    )
 
 
 class NetworkSettings(ModelSettings):
@@ -51,7 +50,8 @@ class NetworkSettings(ModelSettings):
         None, description="start from these weights: a model directory, a publication, or a registry's folder"
     )
     transfer: Literal["whole", "frozen", "layerwise"] = Field(
-        "whole", description="what such a start trains: all, the heads alone, or all with smaller steps before the heads"
+        "whole",
+        description="what such a start trains: all, the heads alone, or all with smaller steps before the heads",
     )
 
 
@@ -67,6 +67,7 @@ class NetworkModel(Model[S]):
         Whether only tracks that lack no feature are fitted and scored.
     """
 
+    is_network: ClassVar[bool] = True
     complete_only: bool = False
 
     @abstractmethod

@@ -27,6 +27,4 @@ class Model(NetworkModel[Settings]):
         """Return the untrained perceptrons."""
         from pidflow.networks.mlp import PatternEnsemble
 
-        return PatternEnsemble(
-            self.info.features, self.settings.hidden, len(self.info.species), self.settings.dropout
-        )
+        return PatternEnsemble(self.info.features, self.settings.hidden, len(self.info.species), self.settings.dropout)

@@ -13,7 +13,7 @@ from pidflow.models import base
 from pidflow.models.base import Fitting, Floats
 
 if TYPE_CHECKING:
-    from pidflow.train.data import Tracks
+    from pidflow.models.base import Tracks
     from pidflow.train.trees import Forest
 
 FOREST_FILE = "forest.safetensors"

@@ -17,6 +17,7 @@ from pidflow.models import load
 from pidflow.publish.names import COLUMNS_FILE, SCALING_FILE, model_file
 from pidflow.tracks import o2_label
 
+
 def _metadata(info: ModelInfo, pdg: int, model_digest: str) -> dict[str, str]:
     return {
         "run": str(info.run),

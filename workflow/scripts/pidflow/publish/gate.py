@@ -1,4 +1,4 @@
-"""The gate before publication: nothing goes out that O2Physics could not load or would not evaluate as the model's own library does."""
+"""The gate before publication: nothing goes out that O2Physics could not load or would evaluate otherwise."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pidflow.digest import digest as code_digest
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, write_json
 from pidflow.model import MODEL_FILE, WEIGHTS_FILE, model_digest, read_info
-from pidflow.models import is_network
+from pidflow.models import model_of
 from pidflow.publish.card import write_card
 from pidflow.publish.names import GATE_FILE
 from pidflow.publish.provenance import (
@@ -95,7 +95,7 @@ def publish_bundle(
     history = walk(read_records(records), files, (*run["data"], *run["simulation"]))
     state = _state(history, own, uncommitted, str(run["run"]))
     shutil.copytree(bundle, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-    if is_network(info.kind):
+    if model_of(info.kind).is_network:
         # from which another run's training can start
         for name in (MODEL_FILE, WEIGHTS_FILE):
             shutil.copy2(Path(model) / name, folder / name)

@@ -52,7 +52,8 @@ def around(observed: Floats, rows: int, seed: int) -> Floats:
         # a feature that none of the tracks has
         warnings.simplefilter("ignore", RuntimeWarning)
         mean, std = (np.nan_to_num(part) for part in (np.nanmean(observed, axis=0), np.nanstd(observed, axis=0)))
-    return (mean + _SPREAD * std * generator.standard_normal((rows, mean.size))).astype(np.float32)
+    generated: Floats = (mean + _SPREAD * std * generator.standard_normal((rows, mean.size))).astype(np.float32)
+    return generated
 
 
 def from_dataset(path: str | Path, features: Sequence[str], rows: int) -> Floats:

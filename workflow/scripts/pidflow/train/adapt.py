@@ -8,7 +8,7 @@ from typing import Any
 from pidflow.config.models import Adapt
 from pidflow.errors import PidflowError
 from pidflow.model import checkpoint_beside
-from pidflow.models import load, model_of
+from pidflow.models import load
 from pidflow.models.network import NetworkModel
 from pidflow.train import dann
 from pidflow.train.data import read_features, read_tracks
@@ -50,12 +50,13 @@ def adapt_model(
     if not isinstance(model, NetworkModel):
         raise PidflowError(f"{source}: a model of kind '{model.info.kind}' cannot be adapted; set 'adapt.model'")
     info = model.info.model_copy(update={"adaptation": settings})
+    target = type(model)(info, folder)
     train, validation = (
         read_tracks(simulation, split, info.features, info.species) for split in ("train", "validation")
     )
     dann.adapt(
         model,
-        model_of(info.kind)(info, folder),
+        target,
         train,
         validation,
         read_features(data, "train", info.features),

@@ -19,8 +19,8 @@ from torch.nn import functional
 from pidflow.config.models import Adapt
 from pidflow.errors import PidflowError
 from pidflow.model import HISTORY_FILE
+from pidflow.models.base import Tracks
 from pidflow.models.network import NetworkModel
-from pidflow.train.data import Tracks
 from pidflow.train.engine import Epoch, Training, cosine, fingerprint, macro_auc, predict, prepare, shuffled
 from pidflow.train.network import class_loss, finish
 

@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
 from pidflow.identity import uniform
+from pidflow.models.base import Floats, Tracks
 from pidflow.parquet import batches, matrix
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Tracks:
-    """A set of tracks.
-
-    Attributes
-    ----------
-    features
-        float32 [N, F], NaN where missing.
-    labels
-        float32 [N, S], 1 where the track is of the species.
-    """
-
-    features: Floats
-    labels: Floats
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def complete(self) -> Tracks:
-        """Return the tracks that lack no feature."""
-        rows = ~np.isnan(self.features).any(axis=1)
-        return Tracks(self.features[rows], self.labels[rows])
 
 
 def read_tracks(
@@ -69,7 +42,8 @@ def read_tracks(
 
     def label(table: pa.Table) -> Floats:
         pdg = pc.fill_null(table["pdg_code"], 0).to_numpy()
-        return (pdg[:, None] == codes).astype(np.float32)
+        labels: Floats = (pdg[:, None] == codes).astype(np.float32)
+        return labels
 
     columns = [*features, "pdg_code"]
     values, labels = _mapped(
@@ -101,7 +75,7 @@ def _mapped(
             table = table.filter(pa.array(uniform(table["collision_id"].to_numpy(), "fraction") < fraction))
         rows += table.num_rows
         for file, (_, function) in zip(files, parts, strict=True):
-            file.write(np.ascontiguousarray(function(table)))
+            file.write(np.ascontiguousarray(function(table)).data)
     if not rows:
         return [np.empty((0, width), dtype=np.float32) for width, _ in parts]
     return [

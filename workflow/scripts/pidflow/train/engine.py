@@ -60,7 +60,7 @@ def fingerprint(*parts: Any) -> str:
     digest = hashlib.sha256()
     for part in parts:
         array = isinstance(part, np.ndarray)
-        digest.update(np.ascontiguousarray(part) if array else json.dumps(part, sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(part).data if array else json.dumps(part, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -117,14 +117,15 @@ class Average:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False) if decay else network
-        self._pair = list(self.network.parameters()), list(network.parameters())
+        self._own: list[Tensor] = list(self.network.parameters())
+        self._latest: list[Tensor] = list(network.parameters())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after a step, counted from 0."""
         if self.decay:
             decay = min(self.decay, (1.0 + step) / (10.0 + step))
-            torch._foreach_lerp_(*self._pair, 1.0 - decay)
+            torch._foreach_lerp_(self._own, self._latest, 1.0 - decay)
 
 
 @dataclass

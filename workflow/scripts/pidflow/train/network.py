@@ -18,11 +18,10 @@ from pidflow.errors import PidflowError
 from pidflow.files import replacing
 from pidflow.model import HISTORY_FILE, WEIGHTS_FILE, model_digest, read_info
 from pidflow.models import load
-from pidflow.models.base import Fitting, Floats
+from pidflow.models.base import Fitting, Tracks
 from pidflow.models.network import NetworkModel, Optimisation
 from pidflow.networks.calibration import Calibrated, calibrate
 from pidflow.tracks import BY_NAME
-from pidflow.train.data import Tracks
 from pidflow.train.engine import (
     Average,
     Epoch,
@@ -87,7 +86,7 @@ def start_from(model: NetworkModel[Any], network: nn.Module, source: Path) -> No
         ) from None
 
 
-def trainable(model: NetworkModel[Any], network: nn.Module, rate: float, start: Path | None) -> list[dict[str, Any]]:
+def trainable(model: NetworkModel[Any], network: Any, rate: float, start: Path | None) -> list[dict[str, Any]]:
     """Return the optimiser's groups of parameters, each with its learning rate.
 
     Raises
@@ -144,7 +143,8 @@ class Weighting:
             raise PidflowError("'flatten_pt' needs pt or p among the features; add it to 'features.required'")
         log_pt = np.log(train.features[:, features.index(name)])
         height, edges = np.histogram(log_pt, _PT_BINS)
-        weight = np.maximum(height, 1)[np.clip(np.digitize(log_pt, edges[1:-1]), 0, _PT_BINS - 1)] ** -options.flatten_pt
+        density = np.maximum(height, 1.0)[np.digitize(log_pt, edges[1:-1])]
+        weight = density**-options.flatten_pt
         weight = np.minimum(weight / weight.mean(), _MOST_WEIGHT)
         return cls(species, torch.from_numpy((weight / weight.mean()).astype(np.float32)))
 
@@ -167,7 +167,9 @@ def detectors_of(features: Iterable[str]) -> list[list[int]]:
     return list(by_detector.values())
 
 
-def class_loss(logits: Tensor, labels_NS: Tensor, weighting: Weighting | None = None, rows: Tensor | None = None) -> Tensor:
+def class_loss(
+    logits: Tensor, labels_NS: Tensor, weighting: Weighting | None = None, rows: Tensor | None = None
+) -> Tensor:
     """Return the binary cross-entropy, the mean over tracks and species, of logits [N, S] or [N, K, S]."""
     if logits.ndim == 3:
         labels_NS = labels_NS.unsqueeze(1).expand_as(logits)
@@ -216,7 +218,7 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
     device = prepare(info.seed, fitting.threads, fitting.accelerator)
     if model.complete_only:
         train, validation = train.complete(), validation.complete()
-    network = model.build()
+    network: Any = model.build()
     if fitting.start is None:
         network.adjust(train.features)
     else:
@@ -224,6 +226,7 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
     network.to(device)
     average = Average(network, options.average)
     weighting = Weighting.of(train, info.features, options)
+    unweighted = Weighting(weighting.species, None)
     weighting = Weighting(weighting.species.to(device), weighting.tracks)
     detectors = detectors_of(info.features)
     batch = min(options.batch, len(train))
@@ -250,7 +253,7 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
             schedule.step()
             total, seen = total + loss.detach() * len(rows), seen + len(rows)
         logits = predict(average.network, validation.features)
-        held_out = class_loss(torch.from_numpy(logits), torch.from_numpy(validation.labels), Weighting(weighting.species.cpu(), None))
+        held_out = class_loss(torch.from_numpy(logits), torch.from_numpy(validation.labels), unweighted)
         return {
             "tracks": seen,
             "train_loss": float(total) / seen,
@@ -266,4 +269,4 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
     label = f"run {info.run} {model.folder.name}"
     training.run(options.epochs, epoch, watch=average.network, patience=options.patience, label=label)
     training.write_history(model.folder / HISTORY_FILE)
-    finish(model, average.network, validation, np.log(weighting.species.cpu().numpy()))
+    finish(model, average.network, validation, np.log(unweighted.species.numpy()))

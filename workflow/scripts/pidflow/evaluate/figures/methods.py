@@ -16,15 +16,13 @@ _FAMILIES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "attention": (("fse", "fse_dann", "fse_paper"), ("#0072B2", "#56B4E9", "#7f9fd0")),
     "others": (("tabm", "blend", "oracle"), ("#CC79A7", "#8e5aa8", "#c0504d")),
-    "reference": ((CEILING,), ("#444444",)),
+    "reference": ((CEILING,), ("#7B1E3A",)),
 }
 _COLOUR = {
-    method: colour
-    for methods, colours in _FAMILIES.values()
-    for method, colour in zip(methods, colours, strict=True)
+    method: colour for methods, colours in _FAMILIES.values() for method, colour in zip(methods, colours, strict=True)
 }
 _ORDER = (*_COLOUR,)
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*", "d", "H", "8")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "H", "8", "4", "*")
 _LINES = ("-", "--", "-.", ":")
 _MAIN = (FLOOR, "gbdt", "fse", CEILING)
 _UNKNOWN = "#777777"

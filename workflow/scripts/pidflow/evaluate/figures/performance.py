@@ -16,6 +16,9 @@ from pidflow.evaluate.figures.style import PT_LABEL, class_label, drawing, error
 from pidflow.evaluate.schema import Metrics, SpeciesMetrics, read_metrics
 
 _QUANTITIES = (("purity", "Purity"), ("efficiency", "Efficiency"), ("f1", r"$\mathit{F}_{1}$"))
+_FEWEST = 10
+"""Tracks in the denominator of a rate from which the figure of all methods shows it."""
+
 _COLUMNS = 3
 """Species side by side in the figure of all methods."""
 
@@ -60,7 +63,7 @@ def plot_methods_pt(metrics: Sequence[str | Path], output: str | Path, *, publis
     """Draw purity and efficiency of all methods, a panel for each species and quantity.
 
     The published method, the cuts, the trees and the ceiling carry intervals and strong lines; the
-    others are thin.
+    others are thin. A rate of fewer than ten tracks is left out.
 
     Parameters
     ----------
@@ -81,6 +84,7 @@ def plot_methods_pt(metrics: Sequence[str | Path], output: str | Path, *, publis
     columns = min(_COLUMNS, len(species))
     bands = -(-len(species) // columns)
     edges = _edges(first)
+    lowest = 0.9
     with drawing(output, 3.4 + 4.3 * columns, 1.0 + 5.8 * bands, title) as figure:
         grid = figure.subplots(2 * bands, columns, sharex=True, sharey=True, squeeze=False)
         for i, pdg in enumerate(species):
@@ -89,32 +93,28 @@ def plot_methods_pt(metrics: Sequence[str | Path], output: str | Path, *, publis
                 _shade(axes, edges)
                 for j, method in enumerate(methods):
                     part = models[method].species[i]
-                    # the middle half of the bin holds the points
-                    x = _places(part, 0.25 + 0.5 * (j + 0.5) / len(methods))
+                    # the middle of the bin holds the points
+                    x = _places(part, 0.3 + 0.4 * (j + 0.5) / len(methods))
+                    total = np.array([rates.n_selected if name == "purity" else rates.n_true for rates in part.pt])
+                    x[total < _FEWEST] = np.nan
+                    values = error_bars([getattr(rates, name) for rates in part.pt])[0][total >= _FEWEST]
+                    lowest = min([lowest, *values])
                     style = method_style(method)
                     if method in main:
                         style |= {"lw": 2.0, "markersize": 6, "zorder": 3, "elinewidth": 1.2}
                     else:
-                        style |= {"lw": 0.9, "markersize": 3.5, "alpha": 0.8, "zorder": 2}
+                        style |= {"lw": 1.0, "markersize": 3.5, "alpha": 0.85, "zorder": 2}
                     _draw(axes, x, part, name, bars=method in main, label=method, **style)
-                axes.text(
-                    0.96,
-                    0.06,
-                    class_label(pdg, species),
-                    transform=axes.transAxes,
-                    ha="right",
-                    fontsize=16,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2},
-                    zorder=4,
-                )
                 if column == 0:
                     axes.set_ylabel(label)
+            grid[2 * band, column].set_title(class_label(pdg, species))
             if i + columns >= len(species):
                 grid[2 * band + 1, column].set_xlabel(PT_LABEL)
                 grid[2 * band + 1, column].tick_params(labelbottom=True)
         for axes in [axes for i in range(len(species), bands * columns) for axes in grid[-2:, i % columns]]:
             axes.set_axis_off()
         _set_axes(grid[0, 0], edges)
+        grid[0, 0].set_ylim(lowest - 0.08)
         _legend(figure, grid[0, 0], "outside right center", 1)
 
 
@@ -124,9 +124,7 @@ def _places(part: SpeciesMetrics, share: float) -> NDArray[np.float64]:
     return np.asarray(low ** (1 - share) * high**share)
 
 
-def _draw(
-    axes: Axes, x: NDArray[np.float64], part: SpeciesMetrics, name: str, bars: bool = True, **style: Any
-) -> None:
+def _draw(axes: Axes, x: NDArray[np.float64], part: SpeciesMetrics, name: str, bars: bool = True, **style: Any) -> None:
     values, intervals = error_bars([getattr(rates, name) for rates in part.pt])
     axes.errorbar(x, values, intervals if bars else None, **style)
 

@@ -37,9 +37,7 @@ def plot_reliability(metrics: str | Path, output: str | Path, *, title: str) -> 
     rows = -(-len(species) // columns)
     most = max((bin_.n for part in species for bin_ in part.calibration), default=1)
     with drawing(output, 0.8 + 3.9 * columns, 0.8 + 4.9 * rows, title) as figure:
-        for panel, part in zip(
-            figure.subfigures(rows, columns, squeeze=False).flat, species, strict=False
-        ):
+        for panel, part in zip(figure.subfigures(rows, columns, squeeze=False).flat, species, strict=False):
             upper, lower = panel.subplots(2, 1, sharex=True, height_ratios=(3, 1))
             certainty = np.array([bin_.certainty for bin_ in part.calibration])
             share, bars = error_bars([bin_.share for bin_ in part.calibration])

@@ -65,7 +65,12 @@ def plot_roc(
                     # even steps in efficiency keep the shape at both ends
                     steps = np.linspace(efficiency[shown[0]], 1.0, _MOST_POINTS)
                     shown = np.unique(shown[0] + np.searchsorted(efficiency[shown], steps).clip(max=shown.size - 1))
-                axes.plot(efficiency[shown], misidentification[shown], label=f"{name}  AUC {area(score, is_true):.4f}", **style)
+                axes.plot(
+                    efficiency[shown],
+                    misidentification[shown],
+                    label=f"{name}  AUC {area(score, is_true):.4f}",
+                    **style,
+                )
             axes.set_title(class_label(pdg, species))
             if axes.lines:
                 axes.legend(loc="upper left", fontsize=11)

@@ -48,7 +48,7 @@ def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title:
     """Draw macro F1, macro AUC and share of the ceiling of each method and run on all tracks.
 
     A row of panels per sample, in which methods are sorted by their mean macro F1, the ceiling
-    first. F1 and AUC are drawn in steps of 1 - value, for the best methods lie close together.
+    first. The axis of the AUC is stretched towards 1, for the best methods lie close together.
 
     Parameters
     ----------
@@ -90,8 +90,7 @@ def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title:
             row_of_panels[0].set_ylim(len(names) - 0.5, -0.5)
             for tick in row_of_panels[0].get_yticklabels():
                 tick.set_style("italic" if tick.get_text() == CEILING else "normal")
-        for axes in grid[0, : len(_QUANTITIES)]:
-            _stretch(axes)
+        _stretch(grid[0, 1], [bound for row in rows for bound in (row.macro["auc"].low, row.macro["auc"].high)])
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 6))
 
 
@@ -103,16 +102,13 @@ def _sorted_methods(rows: Sequence[Row]) -> list[str]:
     return sorted(values, key=lambda method: (method != CEILING, -float(np.mean(values[method])), method))
 
 
-def _stretch(axes: Axes) -> None:
-    """Draw the axis of a quantity up to 1 in steps of the logarithm of its distance from 1."""
-    low, high = axes.dataLim.intervalx
-    far, near = max(1.0 - low, 1e-3), max(1.0 - high, 1e-4)
-    axes.set_xscale(
-        "function", functions=(lambda x: -np.log(np.maximum(1.0 - x, 1e-9)), lambda y: 1.0 - np.exp(-y))
-    )
-    margin = (far / near) ** 0.06
-    axes.set_xlim(1.0 - min(far * margin, 1.1), 1.0 - near / margin)
-    steps = [first * 10.0**power for power in range(-4, 1) for first in (1, 2, 5)]
-    axes.xaxis.set_major_locator(FixedLocator([1.0 - step for step in steps if near / margin <= step <= far * margin]))
+def _stretch(axes: Axes, values: Sequence[float | None]) -> None:
+    """Make an axis of values up to 1 logarithmic in their distance from 1, wide enough for all of them."""
+    distances = [1.0 - value for value in values if value is not None and value < 1.0] or [0.5]
+    far, near = 1.2 * max(distances), max(min(distances), 1e-5) / 1.2
+    axes.set_xscale("function", functions=(lambda x: -np.log(np.maximum(1.0 - x, 1e-9)), lambda y: 1.0 - np.exp(-y)))
+    axes.set_xlim(1.0 - far, 1.0 - near)
+    steps = [first * 10.0**power for power in range(-5, 1) for first in (1, 2, 5)]
+    axes.xaxis.set_major_locator(FixedLocator([1.0 - step for step in steps if near <= step <= far]))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.xaxis.set_minor_locator(NullLocator())
