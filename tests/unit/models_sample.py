@@ -42,7 +42,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "fse_periodic": fse("periodic"),
     "mlp_mean": mlp("mean"),
     "mlp_regression": mlp("regression"),
-    "mlp_delete": mlp("delete"),
+    "mlp_delete": mlp("delete", batch=16),
     "pattern_ensemble": {"kind": "pattern_ensemble", "hidden": [16], "optimisation": OPTIMISATION},
     "tabm": {
         "kind": "tabm", "members": 4, "hidden": [16, 16], "dropout": 0.1, "encoding_size": 4,

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from scipy.integrate import quad
-from scipy.stats import exponnorm, norm
+from scipy.stats import binom, exponnorm, norm
 from sklearn.metrics import roc_auc_score
 from tracks_sample import arrange
 
@@ -61,48 +61,95 @@ def momentum_density(p: float, measured: float) -> float:
     return float(norm.pdf(measured / p - 1.0, 0.0, sigma)) * measured / p**2
 
 
-def energy_loss(signal: float, clusters: float, p: float, mass: float) -> float:
+def energy_loss(signal: float, clusters: float, p: float, mass: float, eta: float = 0.0) -> float:
     mean = float(signals.TPC.signal(p, mass))
-    width = mean * 0.06 * (159 / clusters) ** 0.5
+    width = mean * 0.06 * (159 / clusters) ** 0.5 * (1 - 0.1 * np.sinh(eta) ** 2)
     tail = exponnorm(0.15 * mean / width, mean, width)
     return 0.98 * float(norm.pdf(signal, mean, width)) + 0.02 * float(tail.pdf(signal))
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.75])
 @pytest.mark.parametrize("signal", [50.0, 60.0, 66.0, 95.0])
-def test_energy_loss_of_two_species_that_nothing_else_tells_apart(signal):
+def test_energy_loss_of_two_species_that_nothing_else_tells_apart(signal, eta):
     def density(code: int) -> float:
         mass = PROPERTIES[code].mass
-        return quad(lambda p: momentum_density(p, 0.12) * energy_loss(signal, 147.0, p, mass), 0.112, 0.128)[0]
+        return quad(lambda p: momentum_density(p, 0.12) * energy_loss(signal, 135.0, p, mass, eta), 0.112, 0.128)[0]
 
     # electrons and muons neither decay nor interact
     weights = 3.0 * density(11), 1.0 * density(13)
-    found = posterior(one(p=0.12, pt=0.12, tpc_signal=signal), known(e=3, mu=1), MASKS, 0.0)
+    seen = one(p=0.12, pt=0.12 / np.cosh(eta), eta=eta, tpc_signal=signal, tpc_n_cls_found=135.0)
+    found = posterior(seen, known(e=3, mu=1), MASKS, 0.0)
     expected = [weights[0] / sum(weights), weights[1] / sum(weights), 0, 0, 0]
     np.testing.assert_allclose(found[0], expected, rtol=2e-3, atol=1e-12)
 
 
-@pytest.mark.parametrize("late", [-300.0, 0.0, 150.0, 400.0, 3000.0])
-def test_time_of_flight_with_momentum_spread_and_mismatch(late):
+@pytest.mark.parametrize(
+    ("code", "late"), [(13, -300.0), (13, 0.0), (13, 120.0), (13, 280.0), (13, 3000.0), (2212, 0.0), (2212, 400.0)]
+)
+def test_time_of_flight_with_momentum_spread_and_mismatch(code, late):
     """The spread of the proton's momentum widens its time of flight to more than twice the detector's."""
-    momentum, length, error = 0.6, 400.0, 20.0
-    middle = length * np.hypot(1.0, 0.938272 / momentum) / C_CM_PER_PS + late
+    momentum, length, error, signal = 0.6, 400.0, 20.0, 80.0 if code == 2212 else 60.0
+    middle = length * np.hypot(1.0, PROPERTIES[code].mass / momentum) / C_CM_PER_PS + late
     flat = 1 / (ceiling._TIME_BINS * ceiling._TIME_BIN_PS)
 
     def density(code: int) -> float:
+        mass = PROPERTIES[code].mass
+
         def at(p: float) -> float:
-            mass = PROPERTIES[code].mass
             own = norm.pdf(middle, length * np.hypot(1.0, mass / p) / C_CM_PER_PS, np.sqrt(60**2 + 45**2 + error**2))
-            return momentum_density(p, momentum) * float(0.97 * own + 0.03 * flat) * energy_loss(80, 147, p, mass)
+            return momentum_density(p, momentum) * float(0.97 * own + 0.03 * flat) * energy_loss(signal, 147, p, mass)
 
         return quad(at, 0.56, 0.64, limit=200)[0]
 
-    seen = one(p=momentum, pt=momentum, tpc_signal=80.0, has_tof=1.0, tof_signal=middle + 77.0, tof_event_time=77.0,
+    seen = one(p=momentum, pt=momentum, tpc_signal=signal, has_tof=1.0, tof_signal=middle + 77.0, tof_event_time=77.0,
                tof_event_time_error=error, length=length)  # fmt: skip
-    # interactions and decays: the muon's energy loss is far off, so what the proton loses is known from one number
-    survival = (1 - 0.06) * (1 - 0.12)
-    weights = survival * density(2212), 1e4 * density(13)
-    found = posterior(seen, known(pr=1, mu=1e4), MASKS, 0.0)[0]
-    np.testing.assert_allclose(found[[4, 1]], np.array(weights) / sum(weights), rtol=5e-3, atol=1e-6)
+    # interactions that the electron does not have
+    survival = (1 - 0.06) * (1 - 0.12) if code == 2212 else 1.0
+    other = density(11) / density(code) / survival
+    level = 1.0 / other  # both are as likely
+    names = {13: "mu", 2212: "pr"}
+    found = posterior(seen, known(**{names[code]: 1.0, "e": level}), MASKS, 0.0)[0]
+    np.testing.assert_allclose(found[[TRACKED.index(code), 0]], [0.5, 0.5], rtol=5e-3)
+
+
+def test_detectors_answer_as_the_simulated_ones():
+    """All six layers and the TOF are active on the way of this track of high momentum."""
+    fast = {"p": 2.0, "pt": 2.0}
+
+    def chance(masks: dict[str, float], **seen: float) -> NDArray[np.float64]:
+        tracks = one(**fast, **seen)
+        # by the layer, or the TOF, before which the path ends
+        return ceiling._outer_chance(tracks, ceiling._paths(tracks, ceiling._NODES, 0.0), masks)[0, 7]
+
+    hidden = {"tof": 9.0, "trd": 9.0}
+    all_six = 0.96 * 0.92**6
+    some = 0.96 * (1 - 0.08**6 - 6 * 0.92 * 0.08**5)
+    np.testing.assert_allclose(chance(hidden), 1.0)
+    trd = {"has_trd": 1.0, "trd_pattern": 63.0}
+    found = chance(MASKS, **trd, has_tof=1.0)
+    np.testing.assert_allclose(found[-1], 0.81 * all_six, rtol=1e-3)
+    assert found[:-1].max() < 1e-3 * found[-1]
+    np.testing.assert_allclose(chance(MASKS, **trd)[-2:], [all_six, 0.19 * all_six], rtol=1e-3)
+    np.testing.assert_allclose(chance(MASKS, has_tof=1.0)[-1], 0.13 * (1 - some), rtol=1e-3)
+    np.testing.assert_allclose(chance(MASKS)[[0, 1, 7]], [1.0, 1.0, 0.87 * (1 - some)], rtol=1e-3)
+    without_trd = {"tof": 0.5, "trd": 9.0}
+    with_tof = chance(without_trd, has_tof=1.0)[-1]
+    np.testing.assert_allclose(with_tof, 0.81 * some + 0.13 * (1 - some), rtol=1e-3)
+    np.testing.assert_allclose(chance(without_trd)[-1], 1 - with_tof, rtol=1e-3)
+
+
+def test_clusters_are_binomial():
+    rows = np.array([[[72, 100, 148, 152]]], dtype=np.int16)
+    found = ceiling._cluster_chance(one(pt=0.5, tpc_n_cls_found=98.0), rows)[0, 0]
+    np.testing.assert_allclose(found, binom.pmf(98, [72, 100, 148, 152], 0.975 - 0.002 / 0.5), rtol=1e-3, atol=1e-5)
+    assert found[1] > 0.1
+
+
+def test_impact_parameters_weigh():
+    yields, near, far = known(e=1, mu=1), one(tpc_signal=60.0), one(tpc_signal=60.0, dca_xy=-0.2, dca_z=0.2)
+    yields.dca[0, :, 4:, 4:] *= 7
+    odds = [found[0] / found[1] for found in (posterior(track, yields, MASKS, 0.0)[0] for track in (near, far))]
+    assert odds[1] / odds[0] == pytest.approx(7.0)
 
 
 def test_transition_radiation():

@@ -248,6 +248,15 @@ def test_fit_stops_early_and_keeps_the_best_trees(
     np.testing.assert_array_equal(shorter.score(validation.features)[:, 0], stopped.score(validation.features)[:, 0])
 
 
+def test_training_set_may_be_a_read_only_map_of_a_file(name: str, tmp_path: Path) -> None:
+    train, validation = sample(500, 0), sample(200, 1)
+    train.features.tofile(tmp_path / "features")
+    mapped = Tracks(np.memmap(tmp_path / "features", np.float32, "r", shape=train.features.shape), train.labels)
+    from_file = fit(tmp_path / "mapped", name, mapped, validation, trees=5)
+    from_memory = fit(tmp_path / "memory", name, train, validation, trees=5)
+    np.testing.assert_array_equal(from_file.score(mapped.features), from_memory.score(train.features))
+
+
 def test_species_with_very_few_tracks(name: str, tmp_path: Path) -> None:
     train, validation = sample(400, 0), sample(200, 1)
     for part in (train, validation):

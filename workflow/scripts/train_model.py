@@ -24,4 +24,5 @@ with job(snakemake):
         accelerator=params.accelerator,
         needed=dict(zip(params.needed, given.get("needed", ()), strict=True)),
         start=given.get("start") or None,
+        fraction=params.get("fraction", 1.0),
     )

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from pidflow.blocks import Block, Count, Fraction, NotNegative, Positive
+from pidflow.config.studies import Transfer, Tune
 from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
 from pidflow.models import kinds, model_of, settings_of
@@ -324,6 +325,8 @@ class Config(Block):
     closure: Closure = Field(default_factory=Closure, description="closure on pseudo-data")
     publish: Publish = Field(default_factory=Publish, description="publication")
     example: Example = Field(default_factory=Example, description="example production")
+    transfer: Transfer = Field(default_factory=Transfer, description="`snakemake transfer`: transfer learning")
+    tune: Tune = Field(default_factory=Tune, description="`snakemake tune`: search for better settings of a model")
     container: str | None = Field(
         None, description="Apptainer image in which `--sdm apptainer` runs the steps (containers/pidflow.def)"
     )

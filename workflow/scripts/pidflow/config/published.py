@@ -12,6 +12,8 @@ _NEVER: dict[str, Any] = {
     "runs": True,
     "run": True,
     "closure": True,
+    "transfer": True,
+    "tune": True,
     "container": True,
     "ingest": {"bad_files", "bad_files_of_run", "batch_mb", "fetch_retries"},
     "evaluate": {"image_format"},

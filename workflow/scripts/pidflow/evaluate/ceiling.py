@@ -72,7 +72,7 @@ terms, is 0.4 wide, which the trapezoidal rule with this step integrates to 10‚Å
 
 _WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
-_STRAY = 1e-3
+_STRAY = 1e-4
 """Chance that a detector answers where the measured helix says that it cannot, since gaps are seen imprecisely."""
 
 _PT_EDGES = np.geomspace(0.05, 40.0, 134)

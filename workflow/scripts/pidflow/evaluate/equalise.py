@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
 
-_FEWEST = 10
-"""Tracks of the rarest species in a cell; a cell with twice as many is divided."""
+_SIGNIFICANT = 1.36
+"""Kolmogorov–Smirnov distance, in units of its spread, that species alike exceed in 5 % of cases."""
+
+_CUTS = 33
+"""Places at which a cell may be divided, per variable: quantiles of its tracks."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ class Thinned:
 def equalised(columns: pa.Table, species: Sequence[int], variables: Sequence[str], seed: int) -> Thinned:
     """Thin out tracks until the joint distribution of variables is the same for all species.
 
-    The space of the variables is divided into cells, each at the median of its rarest species, along
-    the variable in which the species differ most there, as long as every half keeps tracks of the
-    rarest (a k-d tree: J. L. Bentley, Commun. ACM 18 (1975) 509). In each cell a track is kept with
-    probability min f / f of its own species, f being a species' share of its tracks in the cell
-    (rejection: J. von Neumann, NBS Appl. Math. Ser. 12 (1951) 36), so that of every species the
-    overlap Σ min f is kept. Cells that lack a species drop out, as do tracks of no species and
-    those for which a variable is null.
+    The space of the variables is divided into cells, each where two species differ most in one
+    variable (largest Kolmogorov–Smirnov distance; N. Smirnov, Ann. Math. Stat. 19 (1948) 279), until
+    no two species in a cell differ significantly. In each cell a track is kept with probability
+    min f / f of its own species, f being a species' share of its tracks in the cell (rejection:
+    J. von Neumann, NBS Appl. Math. Ser. 12 (1951) 36), so that of every species the overlap Σ min f
+    is kept. Cells that lack a species drop out, as do tracks of no species and those for which a
+    variable is null.
 
     Parameters
     ----------
@@ -77,15 +80,16 @@ def equalised(columns: pa.Table, species: Sequence[int], variables: Sequence[str
     pending = [np.flatnonzero((kind >= 0) & ~np.isnan(values).any(axis=0))]
     while pending:
         cell = pending.pop()
-        share = np.bincount(kind[cell], minlength=totals.size) / totals
-        if not share.all():
+        numbers = np.bincount(kind[cell], minlength=totals.size)
+        if not numbers.all():
             continue
-        halves = _divide(values[:, cell], kind[cell], int(share.argmin()))
-        if halves is None:
+        half = _divide(values[:, cell], kind[cell], numbers)
+        if half is None:
+            share = numbers / totals
             keep[cell] = share.min() / share[kind[cell]]
         else:
-            pending += [cell[halves], cell[~halves]]
-    mask = np.random.default_rng(seed).random(code.size) < keep
+            pending += [cell[half], cell[~half]]
+    mask = np.random.default_rng([seed, code.size]).random(code.size) < keep
     if not mask.any():
         raise PidflowError(
             f"the species have no common range of {', '.join(variables)}; equalise in fewer variables, or leave it out"
@@ -93,8 +97,8 @@ def equalised(columns: pa.Table, species: Sequence[int], variables: Sequence[str
     return Thinned(mask, {pdg: float(mask[code == pdg].mean()) for pdg in present})
 
 
-def _divide(values: NDArray[np.float64], kind: NDArray[np.intp], rarest: int) -> NDArray[np.bool_] | None:
-    """Return which tracks of a cell go to one half; None if the cell stays whole.
+def _divide(values: NDArray[np.float64], kind: NDArray[np.intp], numbers: NDArray[np.intp]) -> NDArray[np.bool_] | None:
+    """Return which tracks of a cell lie below its best cut; None if the species do not differ.
 
     Parameters
     ----------
@@ -102,18 +106,17 @@ def _divide(values: NDArray[np.float64], kind: NDArray[np.intp], rarest: int) ->
         Shape (n_variables, n_tracks).
     kind
         Shape (n_tracks,): index of the species.
-    rarest
-        Index of the species that limits the cell.
+    numbers
+        Shape (n_species,): tracks of each.
     """
-    is_rarest = kind == rarest
-    if is_rarest.sum() < 2 * _FEWEST:
-        return None
-    best, widest = None, -1.0
+    # spread of the distance between two species' shares below a cut
+    pairs = np.sqrt(1.0 / numbers[:, None] + 1.0 / numbers)
+    half, largest = None, _SIGNIFICANT
     for value in values:
-        below = value < np.median(value[is_rarest])
-        if min(below[is_rarest].sum(), (~below)[is_rarest].sum()) < _FEWEST:
-            continue
-        shares = [below[kind == i].mean() for i in np.unique(kind)]
-        if max(shares) - min(shares) > widest:
-            best, widest = below, max(shares) - min(shares)
-    return best
+        cuts = np.unique(np.quantile(value, np.linspace(0.0, 1.0, _CUTS + 2)[1:-1]))
+        below = np.stack([np.searchsorted(np.sort(value[kind == i]), cuts) for i in range(numbers.size)])
+        shares = below / numbers[:, None]
+        distance = (np.abs(shares[:, None] - shares) / pairs[..., None]).max(axis=(0, 1))
+        if distance.max() > largest:
+            half, largest = value < cuts[distance.argmax()], float(distance.max())
+    return half

@@ -37,8 +37,13 @@ def plot_reliability(metrics: str | Path, output: str | Path, *, title: str) -> 
     rows = -(-len(species) // columns)
     most = max((bin_.n for part in species for bin_ in part.calibration), default=1)
     with drawing(output, 0.8 + 3.9 * columns, 0.8 + 4.9 * rows, title) as figure:
-        for panel, part in zip(figure.subfigures(rows, columns, squeeze=False).flat, species, strict=False):
-            upper, lower = panel.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(3, 1) * rows)
+        for column in range(columns - (-len(species) % columns), columns):
+            for axes in grid[-2:, column]:
+                axes.set_axis_off()
+        for i, part in enumerate(species):
+            band, column = divmod(i, columns)
+            upper, lower = grid[2 * band : 2 * band + 2, column]
             certainty = np.array([bin_.certainty for bin_ in part.calibration])
             share, bars = error_bars([bin_.share for bin_ in part.calibration])
             upper.plot([0, 1], [0, 1], color="0.6", ls="--", lw=1.0, zorder=1)
@@ -57,7 +62,8 @@ def plot_reliability(metrics: str | Path, output: str | Path, *, title: str) -> 
                 ec="white",
                 lw=0.5,
             )
-            lower.set(xlabel="Certainty", ylabel="Tracks", yscale="log", ylim=(0.7, 3 * most))
+            lower.set(xlabel="Certainty", ylabel="Tracks", yscale="log", ylim=(0.7, 3 * most), xlim=(-0.03, 1.03))
             lower.yaxis.set_major_locator(LogLocator(numticks=4))
             lower.yaxis.set_minor_formatter(NullFormatter())
-            panel.align_ylabels()
+            upper.tick_params(labelbottom=False)
+        figure.align_ylabels()
