@@ -492,8 +492,8 @@ def test_calibration_lowers_the_loss_pattern_by_pattern() -> None:
         before = loss()
         calibrate(network, raw[half], logits[half], labels[half])
         assert (loss() < before - 0.03).all()
-    np.testing.assert_allclose(network.slope[[0, 2], 0], [1 / 3, 2.0], rtol=0.1)
-    np.testing.assert_allclose(network.offset[[0, 2], 0], [0.0, -2.0], atol=0.15)
+    np.testing.assert_allclose(network.slope[[0, 2], 0], [1 / 3, 2.0], rtol=0.2)
+    np.testing.assert_allclose(network.offset[[0, 2], 0], [0.0, -2.0], atol=0.3)
     # patterns that no track has keep the identity
     assert network.slope[[1, 3], 0].tolist() == [1, 1] and network.offset[[1, 3], 0].tolist() == [0, 0]
 

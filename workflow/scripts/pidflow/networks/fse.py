@@ -1,5 +1,8 @@
 """The feature-set network: embedding of the features present, encoder, attention pooling, one head per species.
 
+Tokens are kept as the rows of one matrix (shape suffix T: N·F tokens): graphs run its products with their offsets and
+ReLU as one operation each.
+
 Sources: M. Kasak, K. Deja, M. Karwowska, M. Jakubowska, Ł. Graczykowski, M. Janik, EPJC 84 (2024) 691
 (architecture and sizes); D. Grangier, I. Melvin, NIPS 2010 (feature-set embedding).
 """
@@ -44,8 +47,8 @@ class FeatureSetEmbedding(nn.Module):
             hidden = encoded_NFE * self.value[:, 0] + self.feature
         else:
             hidden = torch.matmul(encoded_NFE.transpose(0, 1), self.value).transpose(0, 1) + self.feature
-        token_NFW: Tensor = self.dropout(self.out(torch.relu(hidden)))
-        return token_NFW
+        token_TW: Tensor = self.dropout(self.out(torch.relu(hidden).reshape(-1, hidden.shape[2])))
+        return token_TW
 
 
 class EncoderLayer(nn.Module):
@@ -63,15 +66,15 @@ class EncoderLayer(nn.Module):
         self.norm_feed = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, token_NFW: Tensor, bias_N11F: Tensor) -> Tensor:
-        features, width = token_NFW.shape[1:]
-        split = self.qkv(token_NFW).reshape(-1, features, 3, self.heads, width // self.heads)
+    def forward(self, token_TW: Tensor, bias_N11F: Tensor) -> Tensor:
+        features, width = bias_N11F.shape[3], token_TW.shape[1]
+        split = self.qkv(token_TW).reshape(-1, features, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_N11F)
-        attended = self.project(attended.transpose(1, 2).reshape(-1, features, width))
-        token_NFW = self.norm_attention(token_NFW + self.dropout(attended))
-        token_NFW = self.norm_feed(token_NFW + self.dropout(self.feed(token_NFW)))
-        return token_NFW
+        attended = self.project(attended.transpose(1, 2).reshape(-1, width))
+        token_TW = self.norm_attention(token_TW + self.dropout(attended))
+        token_TW = self.norm_feed(token_TW + self.dropout(self.feed(token_TW)))
+        return token_TW
 
 
 class Encoder(nn.Module):
@@ -113,11 +116,12 @@ class Encoder(nn.Module):
     def forward(self, raw_NF: Tensor) -> Tensor:
         value_NF, missing_NF = self.inputs(raw_NF)
         bias_NF = missing_NF.to(value_NF.dtype) * _MASKED
-        token_NFW: Tensor = self.embed(value_NF)
+        token_TW: Tensor = self.embed(value_NF)
         for layer in self.layers:
-            token_NFW = layer(token_NFW, bias_NF[:, None, None, :])
-        weight_NFW = torch.softmax(self.pool(token_NFW) + bias_NF[:, :, None], dim=1)
-        return (weight_NFW * token_NFW).sum(dim=1)
+            token_TW = layer(token_TW, bias_NF[:, None, None, :])
+        shape = (-1, raw_NF.shape[1], self.width)
+        weight_NFW = torch.softmax(self.pool(token_TW).reshape(shape) + bias_NF[:, :, None], dim=1)
+        return (weight_NFW * token_TW.reshape(shape)).sum(dim=1)
 
 
 class FeatureSetNetwork(nn.Module):
