@@ -4,6 +4,8 @@
 #   snakemake --profile slurm    the same on a cluster
 #   snakemake report             the HTML report
 #   snakemake compare            the table of methods
+#   snakemake transfer           the study of transfer learning
+#   snakemake tune               the search for better settings of a model
 #   snakemake crate              the production as an RO-Crate
 #   snakemake reproduce --config run=<run>   a published model again, compared file by file
 
@@ -25,6 +27,7 @@ include: "rules/dataset.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/publish.smk"
+include: "rules/studies.smk"
 include: "rules/provenance.smk"
 
 

@@ -22,12 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import reference  # noqa: E402
+import reference
 
-from pidflow.model import ModelInfo  # noqa: E402
-from pidflow.models.fse import Model, Settings  # noqa: E402
-from pidflow.networks.calibration import Calibrated  # noqa: E402
-from pidflow.train.graph import network_graph  # noqa: E402
+from pidflow.model import ModelInfo
+from pidflow.models.fse import Model, Settings
+from pidflow.networks.calibration import Calibrated
+from pidflow.train.graph import network_graph
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 FEATURES = (
@@ -92,9 +92,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, (score, batch) in ways.items():
                 rates[name] = max(rates[name], rate(score, values, batch))
-        difference = np.abs(
-            session(path, 1)(values)[:, 0] - trained(torch.from_numpy(values))[:, 0].numpy()
-        ).max()
+        difference = np.abs(session(path, 1)(values)[:, 0] - trained(torch.from_numpy(values))[:, 0].numpy()).max()
     print(f"{'':34}{'tracks/s':>12}")
     for name, value in rates.items():
         print(f"{name:34}{value:12,.0f}")
@@ -102,7 +100,8 @@ def main() -> None:
     one = f"onnx, batch 1, threads {threads}"
     result = {
         "ratio_batch4096_to_batch1": rates[many] / rates[one],
-        "ratio_batch4096_to_batch1_one_thread": rates[f"onnx, batch {BATCH}, threads 1"] / rates["onnx, batch 1, threads 1"],
+        "ratio_batch4096_to_batch1_one_thread": rates[f"onnx, batch {BATCH}, threads 1"]
+        / rates["onnx, batch 1, threads 1"],
         "ratio_to_torch_eager": rates[many] / rates["published, eager torch"],
         "worst_difference": float(difference),
         **{f"tracks_per_second {name}": round(value) for name, value in rates.items()},

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from pidflow.config import batches, check_runs, file_key, load_runs, validate
 from pidflow.config.published import published_config
+from pidflow.config.studies import SCRATCH, source_and_targets, transfer_settings, tuned_run
 from pidflow.ingest.remote import is_remote
 from pidflow.digest import digest
 from pidflow.errors import PidflowError
@@ -30,8 +31,8 @@ COMPARED = list(CONFIG.compared)
 PUBLISHED = CONFIG.published
 # without adaptation and with it
 NETWORKS = [CONFIG.adapt.model, CONFIG.adapted] if CONFIG.adapted else [PUBLISHED]
-# models that are trained in steps
-CURVES = [model for model in COMPARED if model == CONFIG.adapted or model_of(CONFIG.models[model].kind).is_network]
+# those with a learning curve
+CURVES = NETWORKS if model_of(CONFIG.models[NETWORKS[0]].kind).is_network else []
 CLOSURE = CONFIG.closure.truth is not None
 # how a file is read; policies are params of their own
 INGEST = CONFIG.ingest.model_dump(mode="json", exclude={"bad_files", "bad_files_of_run", "batch_mb", "fetch_retries"})
@@ -235,22 +236,23 @@ def metrics_of(run, models, sample):
 
 def has_ceiling(run):
     """Return whether the best that is possible is known for a run: its simulation is the example's."""
-    folder = CONFIG.example.folder.rstrip("/") + "/"
-    return CONFIG.evaluate.ceiling and all(uri.startswith(folder) for uri in RUNS[int(run)].simulation)
+    return CONFIG.evaluate.ceiling and all(CONFIG.example.makes(uri) for uri in RUNS[int(run)].simulation)
+
+
+def simulation_models(run):
+    """Return the models whose metrics on simulation are known, the best that is possible among them."""
+    return [*COMPARED, *(["ceiling"] if has_ceiling(run) else [])]
 
 
 def all_metrics(wildcards):
-    """Return the metrics of every method on every run."""
-    samples = {"simulation": COMPARED, **({"closure": [*COMPARED, "oracle"]} if CLOSURE else {})}
-    if CONFIG.evaluate.equalise:
-        samples["equalised"] = COMPARED
+    """Return the metrics of every method on every sample of every run."""
+    others = {"closure": [*COMPARED, "oracle"]} if CLOSURE else {}
+    others |= {"equalised": COMPARED} if CONFIG.evaluate.equalise else {}
     return [
         path
         for run in RUNS
-        for sample, models in samples.items()
-        for path in metrics_of(
-            run, [*models, *(["ceiling"] if sample == "simulation" and has_ceiling(run) else [])], sample
-        )
+        for sample, models in {"simulation": simulation_models(run), **others}.items()
+        for path in metrics_of(run, models, sample)
     ]
 
 
@@ -261,3 +263,33 @@ def report_parts(wildcards):
         *(collect(rules.plot_closure.output.closure, run=RUNS) if CLOSURE else []),
         rules.compare_methods.output.figure,
     ]
+
+
+@cache
+def transfer_runs():
+    """Return the run whose model the transfer study starts from, and the runs that it trains."""
+    return source_and_targets(CONFIG, RUNS)
+
+
+def transfer_source(wildcards):
+    """Return the model directory that the transfer study starts from."""
+    return f"<results>/{transfer_runs()[0]}/train/{wildcards.model}"
+
+
+def transfer_trainings():
+    """Return start and share of each training that the transfer study makes of a run."""
+    study = CONFIG.transfer
+    return [(start, f"{share:g}") for start in (SCRATCH, *study.modes) for share in sorted(study.fractions)]
+
+
+def transfer_paths(wildcards, pattern):
+    """Return a path for each training that the transfer study makes of a run."""
+    return [
+        pattern.format(run=wildcards.run, model=wildcards.model, start=start, fraction=share)
+        for start, share in transfer_trainings()
+    ]
+
+
+def tuned_settings(wildcards):
+    """Return the best settings that the search shall find."""
+    return f"<results>/{tuned_run(CONFIG, RUNS)}/tune/{CONFIG.tune.model}.yaml"

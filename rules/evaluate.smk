@@ -64,12 +64,13 @@ rule score_ceiling:
         "<logs>/{run}/score_ceiling.log",
         record="<results>/{run}/provenance/score_ceiling.json",
     conda:
-        "../envs/tables.yaml"
+        "../envs/simulate.yaml"
     resources:
         mem_mb=megabytes(2000, per_mb=8, of="dataset"),
     params:
         species=CONFIG.species,
         masks=settings(CONFIG.dataset.masks),
+        bz=lambda wildcards: run_row(wildcards).bz,
         code=digest("score_ceiling.py"),
     message:
         "Run {wildcards.run}: score simulation with the densities that it was drawn from"
@@ -222,6 +223,15 @@ V0_FIGURE = report(
 )
 
 
+HISTORY_FIGURE = report(
+    f"<results>/{{run}}/evaluate/plots/history.{IMAGE}",
+    caption="../workflow/report/history.rst",
+    category="Run {run}",
+    subcategory="Training",
+    labels={"figure": "learning curves"},
+)
+
+
 rule plot_run:
     input:
         simulation=tracks_of("simulation"),
@@ -230,15 +240,18 @@ rule plot_run:
         response=rules.fit_response.output.response,
         features=rules.select_features.output.features,
         shap=rules.select_features.output.shap,
-        networks=[f"<results>/{{run}}/train/{model}" for model in NETWORKS],
+        networks=[f"<results>/{{run}}/train/{model}" for model in CURVES],
         datasets=lambda wildcards: [f"<results>/{wildcards.run}/dataset/{s}.parquet" for s in samples_of(wildcards)],
         signals=lambda wildcards: [
             scores_of(wildcards.run, model, sample) for sample in samples_of(wildcards) for model in NETWORKS
         ],
-        scores=rules.compute_metrics.input.scores,
-        metrics=rules.compute_metrics.output.metrics,
+        scores=lambda wildcards: [
+            scores_of(wildcards.run, model, "simulation") for model in simulation_models(wildcards.run)
+        ],
+        metrics=lambda wildcards: metrics_of(wildcards.run, simulation_models(wildcards.run), "simulation"),
     output:
         **{"v0s": V0_FIGURE} if CONFIG.ingest.v0 else {},
+        **{"history": HISTORY_FIGURE} if CURVES else {},
         response=report(
             f"<results>/{{run}}/dataset/response.{IMAGE}",
             caption="../workflow/report/response.rst",
@@ -253,19 +266,26 @@ rule plot_run:
             subcategory="Detectors and features",
             labels={"figure": "feature ranking"},
         ),
-        history=report(
-            f"<results>/{{run}}/evaluate/plots/history.{IMAGE}",
-            caption="../workflow/report/history.rst",
-            category="Run {run}",
-            subcategory="Training",
-            labels={"figure": "learning curves"},
-        ),
         performance=report(
             f"<results>/{{run}}/evaluate/plots/performance_simulation.{IMAGE}",
             caption="../workflow/report/performance.rst",
             category="Run {run}",
             subcategory="Performance on simulation",
             labels={"figure": "purity, efficiency, F1"},
+        ),
+        methods=report(
+            f"<results>/{{run}}/evaluate/plots/methods_simulation.{IMAGE}",
+            caption="../workflow/report/methods_pt.rst",
+            category="Run {run}",
+            subcategory="Performance on simulation",
+            labels={"figure": "all methods against pT"},
+        ),
+        reliability=report(
+            f"<results>/{{run}}/evaluate/plots/reliability_simulation.{IMAGE}",
+            caption="../workflow/report/reliability.rst",
+            category="Run {run}",
+            subcategory="Performance on simulation",
+            labels={"figure": "reliability of the published network"},
         ),
         roc=report(
             f"<results>/{{run}}/evaluate/plots/roc_simulation.{IMAGE}",
@@ -297,9 +317,10 @@ rule plot_run:
         mem_mb=megabytes(1500, per_mb=8, of="datasets"),
     params:
         v0=INGEST["v0"],
+        curves=CURVES,
         networks=NETWORKS,
         samples=samples_of,
-        models=COMPARED,
+        models=lambda wildcards: simulation_models(wildcards.run),
         published=PUBLISHED,
         species=CONFIG.species,
         threshold=CONFIG.evaluate.threshold,
@@ -322,6 +343,20 @@ rule plot_closure:
             category="Run {run}",
             subcategory="Performance on closure",
             labels={"figure": "purity, efficiency, F1"},
+        ),
+        methods=report(
+            f"<results>/{{run}}/evaluate/plots/methods_closure.{IMAGE}",
+            caption="../workflow/report/methods_pt.rst",
+            category="Run {run}",
+            subcategory="Performance on closure",
+            labels={"figure": "all methods against pT"},
+        ),
+        reliability=report(
+            f"<results>/{{run}}/evaluate/plots/reliability_closure.{IMAGE}",
+            caption="../workflow/report/reliability.rst",
+            category="Run {run}",
+            subcategory="Performance on closure",
+            labels={"figure": "reliability of the published network"},
         ),
         roc=report(
             f"<results>/{{run}}/evaluate/plots/roc_closure.{IMAGE}",
@@ -378,7 +413,7 @@ rule compare_methods:
             f"<results>/compare.{IMAGE}",
             caption="../workflow/report/comparison.rst",
             category="All runs",
-            labels={"figure": "macro F1 of every method"},
+            labels={"figure": "macro F1, AUC and share of ceiling"},
         ),
     log:
         "<logs>/compare_methods.log",

@@ -16,15 +16,32 @@ from pidflow.config import check_runs, file_key, load, load_runs, validate
 from pidflow.config.document import PAGE, SCHEMA, page_text, schema_text
 from pidflow.config.models import Config
 from pidflow.errors import PidflowError
+from pidflow.models import kinds, settings_of
 
 ROOT = Path(__file__).parents[2]
 HEADER = ("run", "period", "pass", "system", "year", "bz", "data", "simulation", "valid_from", "valid_until")
+
+
+MODELS: dict[str, Any] = {"nsigma": {}, "gbdt": {}, "fse": {}}
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
     for part in reversed(path.split(".")):
         value = {part: value}
     return value
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with another laid over it, as the workflow engine does."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def with_models(**models: Any) -> dict[str, Any]:
+    return {"models": MODELS | models}
 
 
 # the configuration
@@ -37,6 +54,8 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         "dataset.spilt",
         "dataset.split.tests",
         "models.fse.network.width_of_token",
+        "models.fse.optimisation.epoch",
+        "models.gbdt.tree",
         "ingest.label.colum",
         "pathvars.result",
     ],
@@ -72,8 +91,18 @@ def test_unknown_key_is_named_at_any_depth(key):
         ("evaluate.bootstrap", 19),
         ("evaluate.confidence", 1.0),
         ("evaluate.image_format", "gif"),
-        ("publish.model", "gbdt"),
         ("publish.tolerance", 0),
+        ("models.fse.optimisation.average", 1.0),
+        ("models.fse.optimisation.hide_detector", 1.0),
+        ("models.fse.optimisation.precision", "float16"),
+        ("models.fse.transfer", "some"),
+        ("models.fse.calibration", True),
+        ("models.mlp.hidden", []),
+        ("models.mlp.missing", "guess"),
+        ("models.blend.members", ["fse"]),
+        ("models.deep_ensemble.members", 1),
+        ("models.deep_ensemble.network.network.layers", 0),
+        ("accelerator", "tpu"),
         ("ingest.format", "csv"),
         ("ingest.batch_rows", 0),
     ],
@@ -94,14 +123,17 @@ def test_value_out_of_bounds_names_its_key(key, value):
         ("features.count", None),
         ("features.folds", 2),
         ("models.fse.network.dropout", 0.0),
+        ("models.fse.optimisation.average", 0.0),
+        ("models.mlp.hidden", (1,)),
+        ("models.deep_ensemble.members", 2),
         ("evaluate.bootstrap", 20),
         ("species", (11, -11)),
     ],
 )
 def test_value_at_the_bound_is_accepted(key, value):
-    found: Any = validate(nested(key, value), "here")
+    found: Any = validate(merged({"models": MODELS}, nested(key, value)), "here")
     for part in key.split("."):
-        found = getattr(found, part)
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
     assert found == value
 
 
@@ -119,14 +151,41 @@ def test_value_at_the_bound_is_accepted(key, value):
         ({"features": {"required": ["split"]}}, "'split' is not a measured column"),
         ({"evaluate": {"pt_edges": [0.1, 0.5, 0.5]}}, "'pt_edges' must increase"),
         ({"evaluate": {"pt_edges": [1.0, 0.5]}}, "'pt_edges' must increase"),
-        ({"evaluate": {"methods": ["gbdt", "nsigma"]}}, "'evaluate.methods' must name fse"),
+        ({"evaluate": {"methods": ["gbdt", "gbdt"]}}, "'methods' names a model twice"),
+        ({"evaluate": {"methods": ["gbdt"]}, "publish": {"model": "fse"}}, "'evaluate.methods' must name fse"),
+        ({"evaluate": {"methods": ["gbdt", "tree"]}}, "'evaluate.methods' names tree, which is no entry of 'models'"),
+        ({"adapt": {"model": "net"}}, "'adapt.model' names net, which is no entry of 'models'"),
+        ({"publish": {"model": "net"}}, "'publish.model' names net, which is no entry of 'models'"),
+        (with_models(fse={"network": {"width": 7}}), "'width' must be a multiple of 'heads'"),
+        ({"publish": {"model": "nsigma"}}, "'publish.model' nsigma has no ONNX graph; choose another model"),
+        ({"models": {"fse": {}}}, "'evaluate.methods' names nsigma, which is no entry of 'models'"),
+        (
+            with_models(net={}),
+            f"'net' is of the unknown kind 'net'; set its 'kind' to one of {', '.join(kinds())}",
+        ),
+        (with_models(net={"kind": "lstm"}), "'net' is of the unknown kind 'lstm'"),
+        (with_models(net={"kind": "base"}), "'net' is of the unknown kind 'base'"),
+        (with_models(net=7), "'net'"),
+        (with_models(**{"Net-2": {"kind": "fse"}}), "key 'models.Net-2' is not valid: String should match pattern"),
+        (with_models(**{"../net": {"kind": "fse"}}), "String should match pattern"),
+        (with_models(blend={}, gbdt=None, fse={"kind": "blend", "members": ["blend", "gbdt"]}), "is made of itself"),
+        (with_models(a={"kind": "blend", "members": ["a", "fse"]}), "'models.a' is made of itself by way of a"),
+        (
+            with_models(
+                a={"kind": "blend", "members": ["b", "fse"]},
+                b={"kind": "blend", "members": ["fse", "c"]},
+                c={"kind": "blend", "members": ["a", "gbdt"]},
+            ),
+            "'models.a' is made of itself by way of a, b, c; correct its members",
+        ),
+        (with_models(blend={"members": ["fse", "lstm"]}), "'models.blend.members' names lstm, which is no entry"),
         ({"publish": {"path": "Users/p//x"}}, "non-empty, non-numeric parts"),
         ({"publish": {"path": "Users/12/x"}}, "non-empty, non-numeric parts"),
         ({"publish": {"path": "Users/../x"}}, "non-empty, non-numeric parts"),
         ({"publish": {"path": "/Users/x"}}, "non-empty, non-numeric parts"),
         ({"species": [211, 13]}, r"names \[13\]; known are"),
         ({"species": [211, -211, 211]}, "names a code twice"),
-        ({"adapt": {"method": "none"}}, "choose fse or a method"),
+        ({"adapt": {"method": "none"}}, "choose another model or a method"),
     ],
 )
 def test_rules_between_keys(content, sentence):
@@ -138,6 +197,62 @@ def test_one_sentence_without_the_framework_prefix():
     with pytest.raises(PidflowError) as error:
         validate({"species": [211, 211]}, "here")
     assert str(error.value) == "here: key '(top level)' is not valid: 'species' names a code twice"
+
+
+def test_error_in_a_model_names_its_key_alone():
+    """The kind that an entry is validated by is no key of its own."""
+    with pytest.raises(PidflowError) as error:
+        validate(with_models(fse={"optimisation": {"epoch": 3}}), "here")
+    assert str(error.value) == (
+        "here: key 'models.fse.optimisation.epoch' is not a known key; "
+        "see docs/configuration.md for the keys and correct or remove it"
+    )
+    with pytest.raises(PidflowError, match=r"key 'models\.net\.network\.width_' is not a known key"):
+        validate(with_models(net={"kind": "fse", "network": {"width_": 8}}), "here")
+
+
+def test_models_are_of_the_kind_of_their_name_unless_they_say_otherwise():
+    config = validate(with_models(fse=None, net={"kind": "fse", "network": {"width": 6}}, tabm={"members": 3}), "here")
+    assert {name: entry.kind for name, entry in config.models.items()} == {
+        "nsigma": "nsigma", "gbdt": "gbdt", "fse": "fse", "net": "fse", "tabm": "tabm",
+    }  # fmt: skip
+    dumped = config.model_dump(mode="json")["models"]
+    assert dumped["net"]["network"]["width"] == 6 and dumped["fse"]["network"]["width"] == 32
+    assert dumped["tabm"]["members"] == 3
+    assert validate(config.model_dump(mode="json"), "here") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "adapted", "compared", "published"),
+    [
+        ({}, "fse_dann", ("nsigma", "gbdt", "fse", "fse_dann"), "fse_dann"),
+        ({"publish": {"model": "gbdt"}}, "fse_dann", ("nsigma", "gbdt", "fse", "fse_dann"), "gbdt"),
+        (
+            {"publish": {"model": "fse"}, "adapt": {"method": "none", "model": "nowhere"}},
+            None, ("nsigma", "gbdt", "fse"), "fse",
+        ),
+        (
+            with_models(net={"kind": "fse"}) | {"adapt": {"model": "net"}, "evaluate": {"methods": ["gbdt"]}},
+            "net_dann", ("gbdt", "net_dann"), "net_dann",
+        ),
+    ],
+)  # fmt: skip
+def test_models_that_are_adapted_compared_and_published(content, adapted, compared, published):
+    config = validate(content, "here")
+    assert (config.adapted, config.compared, config.published) == (adapted, compared, published)
+
+
+def test_name_of_the_adapted_network_is_taken():
+    """Both would be written to one folder; and 'adapted' already means that network."""
+    for name in ("fse_dann", "adapted"):
+        with pytest.raises(PidflowError, match=name):
+            validate(with_models(**{name: {"kind": "gbdt"}}), "here")
+
+
+def test_needs_of_a_blend_are_its_members():
+    config = validate(with_models(blend={"members": ["gbdt", "fse"]}), "here")
+    assert config.models["blend"].needs == ("gbdt", "fse")
+    assert config.models["fse"].needs == ()
 
 
 def test_configuration_that_is_no_mapping():
@@ -162,7 +277,8 @@ def test_generated_documents_are_in_step_with_the_code(path, text):
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("config/**/*.yaml")), ids=lambda path: path.name)
 def test_shipped_configurations_are_valid(path):
-    given, config = yaml.safe_load(path.read_text(encoding="utf-8")), load(path).model_dump(mode="json")
+    given, default = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (path, ROOT / "config/config.yaml"))
+    config = validate(merged(default, given), path.name).model_dump(mode="json")
 
     def check(part: dict[str, Any], whole: dict[str, Any]) -> None:
         for key, value in part.items():
@@ -193,10 +309,20 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
+def keys_of_kinds() -> Iterator[tuple[str, str]]:
+    """Yield each kind of model with each key of its entries."""
+    for kind in kinds():
+        yield from ((kind, key) for key in leaves(settings_of(kind)) if key.rsplit(".", 1)[-1] != "kind")
+
+
 def test_every_key_is_read_somewhere():
     code = [ROOT / "Snakefile", *ROOT.glob("rules/*.smk"), *ROOT.glob("workflow/scripts/**/*.py")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in code if path.name != "models.py")
-    unused = [key for key in leaves(Config) if not re.search(rf"[.<\"]{re.escape(key.rsplit('.', 1)[-1])}(\b|>)", text)]
+    keys = [*leaves(Config), *(key for _, key in keys_of_kinds())]
+    # sizes of networks are handed on as a whole
+    sizes = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("workflow/scripts/pidflow/networks/*.py"))
+    keys = [key for key in keys if not re.search(rf"\b{key.rsplit('.', 1)[-1]}: ", sizes)]
+    unused = [key for key in keys if not re.search(rf"[.<\"]{re.escape(key.rsplit('.', 1)[-1])}(\b|>)", text)]
     assert not unused
 
 
@@ -210,13 +336,22 @@ def test_every_key_of_the_default_file_is_a_key_of_the_configuration():
 
     given = list(paths(yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))))
     assert given
-    assert set(given) <= set(leaves(Config))
+    known = {*leaves(Config), *(f"{kind}:{key}" for kind, key in keys_of_kinds())}
+    models = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["models"]
+    for key in given:
+        block, name, *rest = [*key.split("."), ""]
+        if block == "models" and rest != ["kind", ""]:
+            key = f"{models[name].get('kind', name)}:{'.'.join(rest[:-1])}"
+        assert key in known or rest == ["kind", ""], key
 
 
 def test_page_lists_every_key():
     page = page_text()
     missing = [key for key in leaves(Config) if f"| `{key}` |" not in page]
     assert not missing
+    parts = {kind: page.partition(f"\n### {kind}\n")[2].partition("\n#")[0] for kind in kinds()}
+    assert all(parts.values())
+    assert [pair for pair in keys_of_kinds() if f"| `{pair[1]}` |" not in parts[pair[0]]] == []
     assert [name for name in HEADER if f"| `{name}` |" not in page] == []
 
 

@@ -1,8 +1,11 @@
 """The digest of the code behind a script."""
 
 import ast
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,16 +61,94 @@ def test_module_behind_everything(tree):
 
 
 def test_transitive_import_inside_functions(tree):
-    # train_model.py → (in its block) train.fit → (in a function) train.gbdt
-    changed = changed_by(tree, "pidflow/train/gbdt.py")
-    assert {"train_model.py", "score_tracks.py"} <= changed
+    # adapt_model.py → (in its block) train.adapt → train.dann → train.network → networks.calibration
+    changed = changed_by(tree, "pidflow/networks/calibration.py")
+    assert "adapt_model.py" in changed
     assert not changed & {"ingest_files.py", "build_dataset.py", "fit_response.py", "plot_run.py"}
 
 
 def test_a_stage_leaves_earlier_stages_alone(tree):
-    changed = changed_by(tree, "pidflow/train/engine.py", "pidflow/publish/card.py")
-    assert {"train_model.py", "adapt_model.py", "publish_model.py"} <= changed
-    assert not changed & {"ingest_files.py", "simulate_ao2d.py", "build_dataset.py", "select_features.py"}
+    changed = changed_by(tree, "pidflow/train/engine.py", "pidflow/train/network.py", "pidflow/publish/card.py")
+    assert {"adapt_model.py", "publish_model.py"} <= changed
+    earlier = {"ingest_files.py", "simulate_ao2d.py", "check_inputs.py", "build_dataset.py", "select_features.py"}
+    assert not changed & earlier
+
+
+KINDS = tuple(sorted(path.stem for path in (SCRIPTS / "pidflow/models").glob("[!_]*.py")))
+
+
+@pytest.mark.parametrize("script", ["train_model.py", "score_tracks.py", "export_model.py"])
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    [
+        ("pidflow/models/gbdt.py", {"gbdt"}),
+        ("pidflow/train/trees.py", {"gbdt", "random_forest"}),
+        ("pidflow/models/fse.py", {"fse", "deep_ensemble"}),
+        ("pidflow/networks/fse.py", {"fse", "deep_ensemble"}),
+        ("pidflow/networks/tabm.py", {"tabm"}),
+        ("pidflow/models/members.py", {"deep_ensemble", "blend"}),
+    ],
+)
+def test_model_changes_the_digest_of_its_own_kind(tree, script, file, kinds):
+    def of_kinds() -> dict[str, str]:
+        forget()
+        return {kind: module.digest(f"{script} {kind}") for kind in KINDS if kind not in ("base", "members", "network")}
+
+    before = of_kinds()
+    assert len(set(before.values())) == len(before) >= 8
+    (tree / file).write_text((tree / file).read_text(encoding="utf-8") + "\n# a change\n", encoding="utf-8")
+    after = of_kinds()
+    assert {kind for kind in before if before[kind] != after[kind]} == kinds
+
+
+def test_digest_of_several_kinds(tree):
+    both = module.digest("score_tracks.py fse gbdt")
+    assert both not in (module.digest("score_tracks.py fse"), module.digest("score_tracks.py gbdt"))
+    assert both == module.digest("score_tracks.py gbdt fse")
+
+
+NEW_KIND = """
+from typing import Literal
+import numpy as np
+from pidflow.models import base
+
+class Settings(base.ModelSettings):
+    \"\"\"The same certainty for all.\"\"\"
+
+    kind: Literal["constant"] = "constant"
+    value: float = 0.5
+
+class Model(base.Model[Settings]):
+    Settings = Settings
+
+    def fit(self, train, validation, fitting):
+        pass
+
+    def score(self, features):
+        return np.full((len(features), len(self.info.species)), self.settings.value, np.float32)
+"""
+
+USE = """
+import numpy as np
+from pidflow.config import validate
+from pidflow.digest import digest
+from pidflow.model import ModelInfo
+from pidflow.models import kinds, load
+assert "constant" in kinds()
+models = {"models": {"nsigma": {}, "gbdt": {}, "fse": {}, "flat": {"kind": "constant", "value": 0.25}}}
+entry = validate(models, "here").models["flat"]
+info = ModelInfo(kind="constant", run=1, species=(211, 321), features=("p",), masks={}, seed=0,
+                 settings=entry.model_dump(mode="json"))
+info.write("model")
+assert load("model").score(np.zeros((3, 1), np.float32)).tolist() == [[0.25, 0.25]] * 3
+assert digest("train_model.py constant") != digest("train_model.py gbdt")
+"""
+
+
+def test_a_new_file_is_a_new_kind(tree, tmp_path):
+    (tree / "pidflow/models/constant.py").write_text(NEW_KIND)
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    subprocess.run([sys.executable, "-c", USE], check=True, cwd=tmp_path, env=environment)
 
 
 def test_comment_is_a_change_and_a_foreign_file_is_not(tree):

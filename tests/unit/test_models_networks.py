@@ -40,7 +40,9 @@ from sklearn.metrics import roc_auc_score
 from pidflow.errors import PidflowError
 from pidflow.models import kinds, load, model_of
 from pidflow.models.base import Model, Tracks
+from pidflow.train import engine
 from pidflow.train.graph import network_graph
+from pidflow.train.network import calibrated
 
 pytestmark = pytest.mark.usefixtures("library_state")
 
@@ -82,7 +84,9 @@ def every_pattern() -> NDArray[np.float32]:
 
 
 def test_every_kind_of_network_is_tested() -> None:
-    assert {settings["kind"] for settings in NETWORKS.values()} == {kind for kind in kinds() if model_of(kind).is_network}
+    assert {settings["kind"] for settings in NETWORKS.values()} == {
+        kind for kind in kinds() if model_of(kind).is_network
+    }
 
 
 def test_certainties_tell_species_apart(name: str, fitted: Model[Any]) -> None:
@@ -148,7 +152,7 @@ def test_graph_equals_the_score_for_every_pattern(name: str, fitted: Model[Any])
 
 def test_same_seed_same_bytes(name: str, fitted: Model[Any], tmp_path: Path) -> None:
     torch.rand(5)
-    np.random.rand(5)  # noqa: NPY002
+    np.random.rand(5)
     again = fit(tmp_path / "model", NETWORKS[name], TRAIN, VALIDATION)
     assert content(again.folder) == content(fitted.folder)
     first, second = (model.graph(1).SerializeToString(deterministic=True) for model in (fitted, again))
@@ -285,7 +289,8 @@ def train_apart(
                     break
             time.sleep(0.001)
         time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
     lines = [forker.stdout.readline()]
     while lines[-1] and not lines[-1].startswith("ended"):
         lines.append(forker.stdout.readline())
@@ -293,27 +298,42 @@ def train_apart(
 
 
 @pytest.mark.parametrize("name", ["fse_piecewise", "tabm"])
-def test_killed_at_any_time_goes_on_to_the_same_bytes(
-    name: str, forker: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_killed_at_any_time_goes_on_to_the_same_bytes(name: str, forker: subprocess.Popen[str], tmp_path: Path) -> None:
     """Kills hit steps, validation and the writing of checkpoints alike."""
-    more = OPTIMISATION | {"epochs": 8, "patience": 8, "hide_detector": 0.2, "average": 0.95}
+    more = OPTIMISATION | {"epochs": 12, "patience": 12, "hide_detector": 0.2, "average": 0.95}
     settings = NETWORKS[name] | {"optimisation": more}
     whole = fit(tmp_path / "whole" / "model", settings, TRAIN, VALIDATION)
     folder = tmp_path / "killed" / "model"
-    delays = [random.uniform(0.0, 0.2) for _ in range(4)]
+    delays = [random.uniform(0.0, 0.1) for _ in range(4)]
     print(f"killed after {delays}")
     ends = [train_apart(forker, folder, settings, delay) for delay in (*delays, None)]
     assert ends[-1][0] == 0
-    assert sum(code == signal.SIGKILL for code, _ in ends) >= 3
+    assert sum(code == signal.SIGKILL for code, _ in ends) >= 2
     assert sum(line.startswith("resumed after epoch") for _, lines in ends for line in lines) >= 2
     assert content(folder) == content(whole.folder)
     assert not folder.with_name(".model.checkpoint").exists()
     for number in range(2):
-        first, second = (
-            model.graph(number).SerializeToString(deterministic=True) for model in (load(folder), whole)
-        )
+        first, second = (model.graph(number).SerializeToString(deterministic=True) for model in (load(folder), whole))
         assert first == second
+
+
+def test_graph_of_a_network_with_steep_attention(tmp_path: Path) -> None:
+    """Scores of the pooling and of the attention far from 0 are no reason for another answer."""
+    torch.manual_seed(0)
+    model: Any = model_of("fse")(described(NETWORKS["fse"]), tmp_path)
+    built = model.build()
+    built.adjust(TRAIN.features)
+    with torch.no_grad():
+        built.encoder.pool[2].weight *= 200
+        built.encoder.pool[2].bias += 100
+        built.encoder.layers[0].qkv.weight *= 10
+    trained = calibrated(model, built).eval()
+    rows = TEST.features[:300]
+    expected = engine.predict(trained, rows)
+    assert np.ptp(expected[:, 0]) > 0.01
+    for number in range(2):
+        found = evaluate(network_graph(trained, number, len(FEATURES)), rows)
+        assert np.abs(found - expected[:, number]).max() <= 1e-5
 
 
 def test_exported_graph_of_a_network_is_of_one_species(name: str, fitted: Model[Any]) -> None:
@@ -324,10 +344,9 @@ def test_exported_graph_of_a_network_is_of_one_species(name: str, fitted: Model[
 
 
 def test_sizes_reach_the_network() -> None:
-    from pidflow.models import fse
-
     info = described({"kind": "fse", "network": SIZES | {"encoding": "periodic", "encoding_size": 5}})
-    network = fse.Model(info, "nowhere").build()
+    model: Any = model_of("fse")(info, "nowhere")
+    network = model.build()
     assert network.encoder.embed.encode.frequency.shape == (len(FEATURES), 5)
     assert network.encoder.embed.value.shape == (len(FEATURES), 11, SIZES["embedding_hidden"])
     assert network.encoder.width == SIZES["width"] and len(network.encoder.layers) == SIZES["layers"]

@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from pidflow.config.models import FseNetwork, Selection
+from pidflow.config.models import Selection
 from pidflow.errors import PidflowError
-from pidflow.files import write_json
-from pidflow.model import ModelInfo
+from pidflow.files import sha256, write_json
+from pidflow.model import MODEL_FILE, WEIGHTS_FILE, ModelInfo, model_digest
+from pidflow.models import load, model_of
 from pidflow.publish.card import write_card
 from pidflow.publish.export import export_bundle
 from pidflow.publish.gate import check_bundle
 from pidflow.publish.o2 import O2PidModel, O2Tracks
 from pidflow.publish.provenance import write_sums
-from pidflow.publish.registry import publish
+from pidflow.publish.registry import Entry, publish
+from pidflow.publish.retrieve import retrieve_model
 from pidflow.train import network
 
 RUN = {"run": 5, "period": "LHC23x", "pass": "apass1", "system": "pp 13.6 TeV", "valid_from": 100, "valid_until": 200}
@@ -36,12 +41,21 @@ METRICS = {
 
 
 def make_info(**changes: Any) -> ModelInfo:
-    settings = {"network": FseNetwork(embedding_hidden=8, width=8, feed_forward=8).model_dump()}
+    settings = {"kind": "fse", "network": {"embedding_hidden": 8, "width": 8, "feed_forward": 8}}
     content = {
         "kind": "fse", "run": 5, "species": (211, -2212), "features": ("tpc_signal", "beta", "p"),
         "masks": {"tof": 0.5, "trd": 0.8}, "seed": 3, "settings": settings, **changes,
     }  # fmt: skip
     return ModelInfo(**content)
+
+
+def make_model(folder: Path, info: ModelInfo, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    model: Any = model_of(info.kind)(info, folder)
+    folder.mkdir(parents=True)
+    network.save_network(model, network.calibrated(model, model.build()))
+    info.write(folder)
+    return folder
 
 
 def make_record(code: str = "committed") -> dict[str, Any]:
@@ -126,9 +140,11 @@ def test_sums_are_those_of_sha256sum(tmp_path: Path) -> None:
 
 def test_from_model_to_certainty_by_way_of_the_registry(tmp_path: Path) -> None:
     info, bundle, store = make_info(), tmp_path / "bundle", tmp_path / "registry"
-    network.save(network.build(info), info, tmp_path / "model")
+    make_model(tmp_path / "model", info)
     export_bundle(tmp_path / "model", bundle)
-    check_bundle(bundle, tmp_path / "model", 1e-5, rows=100)
+    table = {name: pa.array([1.0, 2.0, None], pa.float32()) for name in info.features}
+    pq.write_table(pa.table(table), tmp_path / "dataset.parquet")
+    check_bundle(bundle, tmp_path / "model", 1e-5, rows=100, dataset=tmp_path / "dataset.parquet")
     write_sums(bundle)
     publish(store, "A/b", bundle, valid_from=100, valid_until=200, metadata={"run": "5"})
     ones = np.ones(3, np.float32)
@@ -152,3 +168,60 @@ def test_moving_bundles_needs_no_torch() -> None:
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
+
+
+def publish_model(store: Path, folder: Path, model: Path, run: int, path: str = "A/b") -> Entry:
+    """Publish files that pass for a bundle, with the model's weights as the publication of a network has them."""
+    folder.mkdir(parents=True)
+    names = ("attention_model_211.onnx", "columns_for_training.json", "scaling_params.json")
+    for name in names:
+        (folder / name).write_text(f"{name} {run}")
+    write_json(folder / "gate.json", {"files": {name: sha256(folder / name) for name in names}})
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        (folder / name).write_bytes((model / name).read_bytes())
+    entry = publish(store, path, folder, valid_from=run, valid_until=run + 1, metadata={"run": str(run)}, created=run)
+    write_json(store / "runs" / f"{run}.json", entry.model_dump(mode="json"))
+    return entry
+
+
+def test_weights_come_back_from_a_registry_and_from_an_entry(tmp_path: Path) -> None:
+    store = tmp_path / "registry"
+    models = {run: make_model(tmp_path / f"model{run}", make_info(run=run), seed=run) for run in (5, 7, 6)}
+    for run, model in models.items():
+        publish_model(store, tmp_path / f"bundle{run}", model, run, f"A/{'bcd'[run - 5]}")
+    retrieve_model(store, tmp_path / "newest")
+    retrieve_model(store / "runs" / "5.json", tmp_path / "of_run")
+    for folder, run in ((tmp_path / "newest", 7), (tmp_path / "of_run", 5)):
+        assert {path.name for path in folder.iterdir()} == {MODEL_FILE, WEIGHTS_FILE}
+        assert model_digest(folder) == model_digest(models[run])
+        tracks = np.float32([[50.0, 0.9, np.nan]])
+        np.testing.assert_array_equal(load(folder).score(tracks), load(models[run]).score(tracks))
+    target: Any = model_of("fse")(make_info(run=8), tmp_path / "target")
+    network.start_from(target, target.build(), tmp_path / "newest")
+
+
+def test_nothing_to_start_from(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source in (tmp_path / "empty", tmp_path / "none", tmp_path / "registry/runs/5.json"):
+        with pytest.raises(PidflowError, match="no publication to start from; set 'init_from' to a model, or to null"):
+            retrieve_model(source, tmp_path / "model")
+
+
+def test_damaged_weights_are_not_started_from(tmp_path: Path) -> None:
+    store, model = tmp_path / "registry", make_model(tmp_path / "model", make_info())
+    entry = publish_model(store, tmp_path / "bundle", model, 5)
+    digest = entry.documents[WEIGHTS_FILE].sha256
+    (store / "objects" / digest[:2] / digest).write_bytes(b"damaged")
+    with pytest.raises(PidflowError, match="the object is missing or damaged"):
+        retrieve_model(store, tmp_path / "again")
+
+
+def test_publication_without_weights_is_named(tmp_path: Path) -> None:
+    """Trees have a graph, but no weights that a network could start from."""
+    store, model = tmp_path / "registry", make_model(tmp_path / "model", make_info())
+    publish_model(store, tmp_path / "bundle", model, 5)
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        (tmp_path / "bundle" / name).unlink()
+    publish(store, "A/c", tmp_path / "bundle", valid_from=1, valid_until=2, metadata={"run": "9"})
+    with pytest.raises(PidflowError, match="init_from"):
+        retrieve_model(store, tmp_path / "again")

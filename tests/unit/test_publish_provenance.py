@@ -171,7 +171,8 @@ def test_published_configuration_leaves_out_what_cannot_matter() -> None:
     for change in (
         {"seed": 7},
         {"features": {"count": 3}},
-        {"models": {"gbdt": {"trees": 7}}},
+        {"models": {"nsigma": {}, "gbdt": {"trees": 7}, "fse": {}}},
+        {"models": {"nsigma": {}, "gbdt": {}, "fse": {"optimisation": {"average": 0.5}}}},
         {"adapt": {"epochs": 3}},
         {"evaluate": {"threshold": 0.7}},
         {"ingest": {"bad_files_of_run": {5: {"policy": "skip"}}}},

@@ -24,8 +24,9 @@ from tracks_sample import make_dataset
 from pidflow.config.models import validate
 from pidflow.config.published import published_config
 from pidflow.config.runs import Run
-from pidflow.config.studies import source_and_targets, transfer_settings, tuned_run, with_values
+from pidflow.config.studies import source_and_targets, transfer_settings, tuned_run
 from pidflow.digest import sources
+from pidflow.dotted import with_values
 from pidflow.errors import PidflowError
 from pidflow.evaluate.figures.transfer import plot_transfer
 from pidflow.evaluate.figures.tuning import plot_tuning
@@ -151,9 +152,11 @@ def test_values_are_put_in_by_dotted_key_and_the_rest_stays() -> None:
 def test_small_shares_are_passed_over_more_often() -> None:
     models = {"fse": {"optimisation": {"epochs": 4, "patience": 3}, "init_from": "elsewhere", "transfer": "frozen"}}
     merged = config(models={**models, "gbdt": {}, "nsigma": {}}, transfer={"repeats": 20})
-    found = {share: transfer_settings(merged, "layerwise", share) for share in (1.0, 0.3, 0.1, 0.01)}
-    passes = {share: (own["optimisation"]["epochs"], own["optimisation"]["patience"]) for share, own in found.items()}
-    assert passes == {1.0: (4, 3), 0.3: (12, 9), 0.1: (40, 30), 0.01: (80, 60)}
+    found = {share: transfer_settings(merged, "layerwise", share) for share in (1.0, 0.3, 0.1, 0.02, 0.001)}
+    passes = {
+        share: [own["optimisation"][name] for name in ("batch", "epochs", "patience")] for share, own in found.items()
+    }
+    assert passes == {1.0: [256, 4, 3], 0.3: [77, 4, 3], 0.1: [32, 4, 3], 0.02: [32, 24, 18], 0.001: [32, 80, 60]}
     assert found[0.1]["transfer"] == "layerwise"
     scratch = transfer_settings(merged, "scratch", 0.1)
     assert (scratch["transfer"], scratch["init_from"]) == ("whole", None)
@@ -316,9 +319,7 @@ def test_loss_is_the_cross_entropy() -> None:
 @pytest.mark.parametrize("objective", ["validation_loss", "validation_auc"])
 def test_search_of_trees(folder: Path, tmp_path: Path, objective: str) -> None:
     trees = {"kind": "gbdt", "trees": 20, "leaves": 4}
-    found = trial(
-        folder, tmp_path, 0, tune={"space": {"learning_rate": [0.1]}, "objective": objective}, settings=trees
-    )
+    found = trial(folder, tmp_path, 0, tune={"space": {"learning_rate": [0.1]}, "objective": objective}, settings=trees)
     assert found["value"] > 0.9 if objective == "validation_auc" else found["value"] < 0.2
     assert studies(tmp_path)[0].direction.name == ("MAXIMIZE" if objective == "validation_auc" else "MINIMIZE")
 
@@ -327,7 +328,9 @@ def test_search_of_trees(folder: Path, tmp_path: Path, objective: str) -> None:
 
 
 def trials(values: list[float | None]) -> list[Trial]:
-    chosen = [{"optimisation.learning_rate": 10.0 ** -(1 + n % 3), "network.dropout": [0.0, 0.1][n % 2]} for n in range(99)]
+    chosen = [
+        {"optimisation.learning_rate": 10.0 ** -(1 + n % 3), "network.dropout": [0.0, 0.1][n % 2]} for n in range(99)
+    ]
     return [Trial(n, chosen[n], value, 1.5, n + 1) for n, value in enumerate(values)]
 
 

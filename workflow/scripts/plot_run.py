@@ -41,8 +41,11 @@ with job(snakemake):
         output.features,
         title=f"{run}: feature ranking",
     )
-    networks = dict(zip(params.networks, given.networks, strict=True))
-    plot_history({model: Path(folder) / HISTORY_FILE for model, folder in networks.items()}, output.history, title=run)
+    if params.curves:
+        curves = {
+            model: Path(folder) / HISTORY_FILE for model, folder in zip(params.curves, given.networks, strict=True)
+        }
+        plot_history(curves, output.history, title=run)
 
     title = f"{run}, simulation"
     metrics = dict(zip(params.models, given.metrics, strict=True))
@@ -56,7 +59,8 @@ with job(snakemake):
     plot_confusion(metrics[params.published], output.confusion, title=of_published)
     plot_reliability(metrics[params.published], output.reliability, title=of_published)
 
-    adaptation = {model: "unadapted" if model == "fse" else model.removeprefix("fse_") for model in params.networks}
+    unadapted = params.networks[0]
+    adaptation = {unadapted: "unadapted"} | {m: m.removeprefix(f"{unadapted}_") for m in params.networks[1:]}
     of_sample = dict(zip(params.samples, given.datasets, strict=True))
     selections = [
         Selection(f"{sample}, {adaptation[model]}", of_sample[sample], table)

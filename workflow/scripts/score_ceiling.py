@@ -13,4 +13,5 @@ with job(snakemake):
         snakemake.output.scores,
         species=tuple(snakemake.params.species),
         masks=snakemake.params.masks,
+        bz=snakemake.params.bz,
     )

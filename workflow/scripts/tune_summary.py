@@ -13,7 +13,8 @@ with job(snakemake):
     objective = snakemake.params.tune["objective"]
     trials = read_trials(snakemake.input.trials)
     best = best_trial(trials, objective)
-    remark = f"run {run}, best of {len(trials)} trials: {objective.replace('_', ' ')} {best.value:.5f}, trial {best.number}"
+    name = objective.replace("_", " ")
+    remark = f"run {run}, best of {len(trials)} trials: {name} {best.value:.5f}, trial {best.number}"
     print(remark, flush=True)
     write_trials(trials, objective, snakemake.output.csv)
     write_best(best, model, snakemake.output.settings, remark=remark)

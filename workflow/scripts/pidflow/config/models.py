@@ -149,6 +149,9 @@ class Features(Block):
 
     candidates: tuple[str, ...] = Field(DEFAULT_CANDIDATES, description="columns to choose from")
     required: tuple[str, ...] = Field(("sign",), description="columns that are kept whatever their rank")
+    every_detector: bool = Field(
+        True, description="keep the best of TRD and of TOF, so that the model knows which of them saw the track"
+    )
     count: Count | None = Field(None, description="keep this many; null: keep by cumulative share")
     cumulative_share: Fraction = Field(0.99, description="keep the best until this share of all importance")
     folds: Annotated[int, Field(ge=2)] = Field(3, description="folds whose spread is the ranking's error")
@@ -291,6 +294,10 @@ class Example(Block):
         DEFAULT_SHIFTS, description="by run, how far the pseudo-data's detector is from the simulated one"
     )
 
+    def makes(self, path: str) -> bool:
+        """Return whether the workflow generates a file."""
+        return path.startswith(self.folder.rstrip("/") + "/")
+
 
 class Pathvars(Block):
     """Folders that the workflow writes to."""
@@ -352,6 +359,8 @@ class Config(Block):
                 raise ValueError(
                     f"'{key}' names {unknown[0]}, which is no entry of 'models'; add it or correct the name"
                 )
+        for taken in {"adapted", "oracle", "ceiling", self.adapted} & set(self.models):
+            raise ValueError(f"'models.{taken}' has a name that stands for another model; give it another one")
         if self.published not in self.compared:
             raise ValueError(f"'evaluate.methods' must name {self.publish.model}, the model that is published")
         if self.publish.model != "adapted" and not model_of(self.models[self.publish.model].kind).exported:

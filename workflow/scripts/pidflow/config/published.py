@@ -34,8 +34,7 @@ def published_config(config: Config, run: Run) -> dict[str, Any]:
     content["ingest"]["bad_files"] = policy.model_dump(mode="json")
     adapted = config.publish.model == "adapted"
     content["adapt"] = config.adapt.model_dump(mode="json") if adapted else {"method": "none"}
-    folder = config.example.folder.rstrip("/") + "/"
-    if any(uri.startswith(folder) for uri in (*run.data, *run.simulation)):
+    if any(config.example.makes(uri) for uri in (*run.data, *run.simulation)):
         shift = config.example.shifts.get(run.run, "none")
         content["example"] = {**config.example.model_dump(mode="json"), "shifts": {str(run.run): shift}}
     return content

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from pidflow.blocks import Block, Count
+from pidflow.dotted import Value, with_values
 from pidflow.errors import PidflowError
 from pidflow.models import settings_of
-from pidflow.models.network import NetworkSettings
 
 if TYPE_CHECKING:
     from pidflow.config.models import Config
 
 RunNumber = Annotated[int, Field(ge=1)]
-Value = bool | int | float | str | None
-"""Value of one key of a model's settings."""
-
 SCRATCH = "scratch"
 """How a training of the transfer study starts that is given no weights."""
+
+_LEAST_BATCH = 32
 
 
 class Transfer(Block):
@@ -34,10 +33,14 @@ class Transfer(Block):
         (0.01, 0.03, 0.1, 0.3, 1.0), description="shares of a run's training collisions to use", min_length=1
     )
     modes: tuple[Literal["whole", "frozen", "layerwise"], ...] = Field(
-        ("whole",), description="what a start from another run's weights trains, as 'transfer' of a network", min_length=1
+        ("whole",),
+        description="what a start from another run's weights trains, as 'transfer' of a network",
+        min_length=1,
     )
     repeats: Count = Field(
-        10, description="a small share is passed over more often, to make as many steps as the whole: at most this factor"
+        10,
+        description="a small share is trained in smaller batches and passed over more often, to make as many steps as "
+        "the whole: at most this factor",
     )
 
     @model_validator(mode="after")
@@ -118,8 +121,8 @@ def source_and_targets(config: Config, runs: Collection[int]) -> tuple[int, tupl
     targets = tuple(run for run in runs if run != source)
     if not targets:
         raise PidflowError(
-            f"{config.runs}: transfer learning starts from one run and trains another, but run {source} is the only one; "
-            "add a run"
+            f"{config.runs}: transfer learning starts from one run and trains another, but run {source} is the only "
+            "one; add a run"
         )
     return source, targets
 
@@ -137,10 +140,13 @@ def transfer_settings(config: Config, start: str, fraction: float) -> dict[str, 
         Share of the training collisions.
     """
     network = _network(config)
-    longer = min(config.transfer.repeats, max(1, round(1 / fraction)))
-    passes = {name: longer * getattr(network.optimisation, name) for name in ("epochs", "patience")}
+    options = network.optimisation
+    batch = max(round(fraction * options.batch), min(_LEAST_BATCH, options.batch))
+    longer = min(config.transfer.repeats, max(1, round(batch / (fraction * options.batch))))
     content = network.model_dump(mode="json")
-    content["optimisation"] |= passes
+    content["optimisation"] |= {
+        "batch": batch, "epochs": longer * options.epochs, "patience": longer * options.patience
+    }  # fmt: skip
     # which weights those are is told by the job's input
     return {**content, "init_from": None, "transfer": "whole" if start == SCRATCH else start}
 
@@ -176,16 +182,6 @@ def tuned_run(config: Config, runs: Collection[int]) -> int:
     return run
 
 
-def with_values(settings: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
-    """Return settings (nested dict) with other values, by dotted key."""
-    result = dict(settings)
-    for key, value in values.items():
-        name, _, below = key.partition(".")
-        inner = result.get(name)
-        result[name] = with_values(inner if isinstance(inner, dict) else {}, {below: value}) if below else value
-    return result
-
-
 def _run(key: str, number: int | None, runs: Collection[int]) -> int:
     if number is None:
         return next(iter(runs))
@@ -200,9 +196,10 @@ def _entry(config: Config, key: str, model: str) -> Any:
     return config.models[model]
 
 
-def _network(config: Config) -> NetworkSettings:
+def _network(config: Config) -> Any:
     entry = _entry(config, "transfer.model", config.transfer.model)
-    if not isinstance(entry, NetworkSettings):
+    # not by its class, whose module every step that reads settings would then depend on
+    if not hasattr(entry, "init_from"):
         raise PidflowError(
             f"'transfer.model' is {config.transfer.model}, which is no network with weights to start from; choose one"
         )

@@ -19,7 +19,7 @@ from pidflow.errors import PidflowError
 from pidflow.files import write_json
 from pidflow.identity import uniform
 from pidflow.parquet import matrix
-from pidflow.tracks import o2_label
+from pidflow.tracks import BY_NAME, O2_MASKED, o2_label
 
 Array = NDArray[np.float64]
 
@@ -120,21 +120,22 @@ def domain_shift(simulation: NDArray[np.float32], data: NDArray[np.float32]) -> 
 def choose(ranking: Ranking, settings: Features) -> dict[str, str]:
     """Return the features kept, best first, each with the reason."""
     mean = ranking.share.mean(axis=0)
-    order = np.argsort(-mean, kind="stable")
-    chosen: dict[str, str] = {}
+    order = [ranking.features[number] for number in np.argsort(-mean, kind="stable")]
+    share = dict(zip(ranking.features, mean, strict=True))
+    forced = dict.fromkeys(settings.required, "required by the configuration")
+    if settings.every_detector:
+        for detector in O2_MASKED:
+            own = [name for name in order if name in BY_NAME and BY_NAME[name].detector == detector]
+            if own and not set(own) & set(forced):
+                forced[own[0]] = f"best of the {detector.upper()}: shows whether it saw the track"
     if settings.count is not None:
-        free = max(settings.count - len(settings.required), 0)
-        best = [number for number in order if ranking.features[number] not in settings.required][:free]
-        chosen = {ranking.features[n]: f"among the {settings.count} of highest mean |SHAP|" for n in best}
+        free = [name for name in order if name not in forced][: max(settings.count - len(forced), 0)]
+        chosen = dict.fromkeys(free, f"among the {settings.count} of highest mean |SHAP|")
     else:
-        before = np.concatenate([[0.0], np.cumsum(mean[order])[:-1]])
-        best = [number for number, share in zip(order, before, strict=True) if share < settings.cumulative_share]
-        chosen = {
-            ranking.features[n]: f"within {settings.cumulative_share:.0%} of the summed mean |SHAP|" for n in best
-        }
-    for name in settings.required:
-        chosen[name] = "required by the configuration"
-    return chosen
+        before = np.cumsum([0.0, *(share[name] for name in order)])
+        best = [name for name, sum_before in zip(order, before, strict=False) if sum_before < settings.cumulative_share]
+        chosen = dict.fromkeys(best, f"within {settings.cumulative_share:.0%} of the summed mean |SHAP|")
+    return chosen | {name: reason for name, reason in forced.items() if name not in chosen or name in settings.required}
 
 
 def select_features(

@@ -141,12 +141,12 @@ def write_points(points: Sequence[Point], output: str | Path) -> None:
 
 def format_points(points: Sequence[Point]) -> str:
     """Return the points as text for a terminal."""
-    rows = [("run", "start", "share", "tracks", "epochs", "seconds", "macro F1", "macro AUC")]
+    rows = [["run", "start", "share", "tracks", "epochs", "seconds", "macro F1", "macro AUC"]]
     for point in points:
         seconds = "–" if point.seconds is None else f"{point.seconds:.0f}"
         estimates = ("–" if own.value is None else f"{own.value:.4f}" for own in (point.f1, point.auc))
         share = f"{100 * point.fraction:g} %"
-        rows.append((str(point.run), point.start, share, f"{point.tracks:,}", str(point.epochs), seconds, *estimates))
+        rows.append([str(point.run), point.start, share, f"{point.tracks:,}", str(point.epochs), seconds, *estimates])
     return "\n".join("".join(f"{cell:>11}" for cell in row) for row in rows)
 
 

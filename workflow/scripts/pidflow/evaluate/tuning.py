@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pidflow.config.studies import with_values
+from pidflow.dotted import with_values
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, write_text
 

@@ -13,6 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from pidflow.errors import PidflowError
 from pidflow.models.base import Model, ModelSettings
 
 _PARTS = ("base", "members", "network")
@@ -42,9 +45,14 @@ def load(folder: str | Path, threads: int = 1) -> Model[Any]:
     Raises
     ------
     PidflowError
-        If the folder is no valid model directory.
+        If the folder is no valid model directory, or of a kind or settings that are no more.
     """
     from pidflow.model import read_info
 
     info = read_info(folder)
-    return model_of(info.kind)(info, folder, threads)
+    try:
+        return model_of(info.kind)(info, folder, threads)
+    except (ImportError, ValidationError):
+        raise PidflowError(
+            f"{folder}: this version knows no such model (kind '{info.kind}'); train the model again"
+        ) from None

@@ -74,8 +74,8 @@ class Model(base.Model[Settings]):
     Settings = Settings
     exported: ClassVar[bool] = False
 
-    def __init__(self, info: Any, folder: str | Path) -> None:
-        super().__init__(info, folder)
+    def __init__(self, info: Any, folder: str | Path, threads: int = 1) -> None:
+        super().__init__(info, folder, threads)
         self.priors = np.full((len(self.settings.pt_edges) - 1, _CHARGES, len(SPECIES)), 1.0 / len(SPECIES))
 
     @classmethod

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pidflow.errors import PidflowError
 from pidflow.models.base import Fitting, Floats, ModelSettings, Tracks
@@ -21,6 +21,12 @@ class Settings(ModelSettings):
 
     kind: Literal["blend"] = "blend"
     members: tuple[str, ...] = Field(("fse", "gbdt"), description="names of the models that it averages", min_length=2)
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        if len(set(self.members)) != len(self.members):
+            raise ValueError("'members' names a model twice")
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Sizes(Block):
     feed_forward: Count = Field(128, description="hidden width of an encoder layer")
     pooling_hidden: Count = Field(64, description="hidden width of the attention pooling")
     classifier_hidden: Count = Field(64, description="hidden width of the classifier")
-    dropout: Share = Field(0.1, description="dropout")
+    dropout: Share = Field(0.0, description="dropout; 0.1 in the publication, without an average of weights")
     encoding: Literal["linear", "piecewise", "periodic"] = Field("linear", description="encoding of a value")
     encoding_size: Count = Field(16, description="bins or frequencies of the encoding")
 

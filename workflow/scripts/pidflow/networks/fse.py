@@ -13,11 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pidflow.networks.inputs import Encoding, Inputs, adjust, encoder_of
 
 _MASKED = -1e4
+_LEAST = 1e-30
+
+
+def share(score: Tensor, present: Tensor, dim: int) -> Tensor:
+    """Return the softmax along an axis over what is present (1, else 0), 0 elsewhere."""
+    known = score + (1.0 - present) * _MASKED
+    if torch.onnx.is_in_onnx_export():
+        # ONNX Runtime's softmax takes three times as long as these steps for axes as short as a set of features
+        weight = torch.exp((known - known.amax(dim=dim, keepdim=True)).clamp(max=0.0)) * present
+        return weight / (weight.sum(dim=dim, keepdim=True) + _LEAST)
+    return torch.softmax(known, dim=dim) * present
 
 
 class FeatureSetEmbedding(nn.Module):
@@ -56,7 +66,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, (width // heads) ** -0.5
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
         self.norm_attention = nn.LayerNorm(width)
@@ -66,11 +76,12 @@ class EncoderLayer(nn.Module):
         self.norm_feed = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, token_TW: Tensor, bias_N11F: Tensor) -> Tensor:
-        features, width = bias_N11F.shape[3], token_TW.shape[1]
+    def forward(self, token_TW: Tensor, present_N11F: Tensor) -> Tensor:
+        features, width = present_N11F.shape[3], token_TW.shape[1]
         split = self.qkv(token_TW).reshape(-1, features, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias_N11F)
+        score = torch.matmul(query * self.scale, key.transpose(2, 3))
+        attended = torch.matmul(share(score, present_N11F, dim=3), value)
         attended = self.project(attended.transpose(1, 2).reshape(-1, width))
         token_TW = self.norm_attention(token_TW + self.dropout(attended))
         token_TW = self.norm_feed(token_TW + self.dropout(self.feed(token_TW)))
@@ -115,12 +126,12 @@ class Encoder(nn.Module):
 
     def forward(self, raw_NF: Tensor) -> Tensor:
         value_NF, missing_NF = self.inputs(raw_NF)
-        bias_NF = missing_NF.to(value_NF.dtype) * _MASKED
+        present_NF = 1.0 - missing_NF.to(value_NF.dtype)
         token_TW: Tensor = self.embed(value_NF)
         for layer in self.layers:
-            token_TW = layer(token_TW, bias_NF[:, None, None, :])
+            token_TW = layer(token_TW, present_NF[:, None, None, :])
         shape = (-1, raw_NF.shape[1], self.width)
-        weight_NFW = torch.softmax(self.pool(token_TW).reshape(shape) + bias_NF[:, :, None], dim=1)
+        weight_NFW = share(self.pool(token_TW).reshape(shape), present_NF[:, :, None], dim=1)
         return (weight_NFW * token_TW.reshape(shape)).sum(dim=1)
 
 

@@ -30,6 +30,8 @@ def retrieve_model(source: str | Path, folder: str | Path) -> None:
     entry = newest(registry) if path.is_dir() else read_entry(path) if path.is_file() else None
     if entry is None:
         raise PidflowError(f"{source}: no publication to start from; set 'init_from' to a model, or to null")
+    if MODEL_FILE not in entry.documents:
+        raise PidflowError(f"{source}: the publication holds no network's weights; set 'init_from' to one that does")
     for name in entry.documents:
         if name == MODEL_FILE or name.endswith(".safetensors"):
             with replacing(Path(folder) / name) as temporary:

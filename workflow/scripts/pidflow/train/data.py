@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,19 +68,21 @@ def _mapped(
     *parts: tuple[int, Callable[[pa.Table], Floats]],
 ) -> list[Floats]:  # fmt: skip
     """Return arrays made of a set's rows, by width and function, mapped from nameless files of the temporary folder."""
-    files: list[BinaryIO] = [tempfile.TemporaryFile() for _ in parts]  # noqa: SIM115
     rows = 0
-    for table in batches(path, [*dict.fromkeys((*columns, "split", "collision_id"))]):
-        table = table.filter(pc.field("split") == split)
-        if fraction < 1.0:
-            table = table.filter(pa.array(uniform(table["collision_id"].to_numpy(), "fraction") < fraction))
-        rows += table.num_rows
-        for file, (_, function) in zip(files, parts, strict=True):
-            file.write(np.ascontiguousarray(function(table)).data)
-    if not rows:
-        return [np.empty((0, width), dtype=np.float32) for width, _ in parts]
-    return [
-        # a private mapping: tensors want writable memory
-        np.asarray(np.memmap(file, np.float32, "c", shape=(rows, width)))
-        for file, (width, _) in zip(files, parts, strict=True)
-    ]
+    with contextlib.ExitStack() as stack:
+        # the mappings outlive the files
+        files: list[BinaryIO] = [stack.enter_context(tempfile.TemporaryFile()) for _ in parts]
+        for table in batches(path, [*dict.fromkeys((*columns, "split", "collision_id"))]):
+            table = table.filter(pc.field("split") == split)
+            if fraction < 1.0:
+                table = table.filter(pa.array(uniform(table["collision_id"].to_numpy(), "fraction") < fraction))
+            rows += table.num_rows
+            for file, (_, function) in zip(files, parts, strict=True):
+                file.write(np.ascontiguousarray(function(table)).data)
+        if not rows:
+            return [np.empty((0, width), dtype=np.float32) for width, _ in parts]
+        return [
+            # a private mapping: tensors want writable memory
+            np.asarray(np.memmap(file, np.float32, "c", shape=(rows, width)))
+            for file, (width, _) in zip(files, parts, strict=True)
+        ]

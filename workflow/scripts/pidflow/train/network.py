@@ -35,8 +35,10 @@ from pidflow.train.engine import (
 )
 
 _PT_BINS = 40
+_LEAST_PT = 0.01
 _MOST_WEIGHT = 10.0
 _SMALLER_STEPS = 0.5
+_BETAS = (0.9, 0.99)
 
 
 def calibrated(model: NetworkModel[Any], network: nn.Module) -> Calibrated:
@@ -141,7 +143,7 @@ class Weighting:
         name = next((name for name in ("pt", "p") if name in features), None)
         if name is None:
             raise PidflowError("'flatten_pt' needs pt or p among the features; add it to 'features.required'")
-        log_pt = np.log(train.features[:, features.index(name)])
+        log_pt = np.log(np.nan_to_num(train.features[:, features.index(name)]).clip(_LEAST_PT))
         height, edges = np.histogram(log_pt, _PT_BINS)
         density = np.maximum(height, 1.0)[np.digitize(log_pt, edges[1:-1])]
         weight = density**-options.flatten_pt
@@ -196,9 +198,9 @@ def finish(model: NetworkModel[Any], network: nn.Module, validation: Tracks, shi
         What its logits have too much, float32 [S].
     """
     trained = calibrated(model, network)
-    trained.offset -= torch.from_numpy(shift)
     if model.settings.calibration == "pattern":
-        calibrate(trained, validation.features, predict(network, validation.features), validation.labels)
+        calibrate(trained, validation.features, predict(network, validation.features) - shift, validation.labels)
+    trained.offset -= trained.slope * torch.from_numpy(shift).to(trained.slope.device)
     save_network(model, trained)
 
 
@@ -218,6 +220,11 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
     device = prepare(info.seed, fitting.threads, fitting.accelerator)
     if model.complete_only:
         train, validation = train.complete(), validation.complete()
+        if not all(part.labels.any(axis=0).all() for part in (train, validation)):
+            raise PidflowError(
+                f"{model.folder}: no complete track of some species is left to train on or to validate with; "
+                "set 'missing' to mean or regression"
+            )
     network: Any = model.build()
     if fitting.start is None:
         network.adjust(train.features)
@@ -232,7 +239,7 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
     batch = min(options.batch, len(train))
     steps = options.epochs * max(1, len(train) // batch)
     groups = trainable(model, network, options.learning_rate, fitting.start)
-    optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=options.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine(step, steps))
     features, labels = torch.from_numpy(train.features), torch.from_numpy(train.labels)
     half = options.precision == "bfloat16"

@@ -25,7 +25,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
-from pidflow.config.studies import Range, Tune, Value, with_values
+from pidflow.config.studies import Range, Tune
+from pidflow.dotted import Value, with_values
 from pidflow.files import write_json
 from pidflow.model import HISTORY_FILE
 from pidflow.models import load, settings_of
@@ -84,7 +85,8 @@ def run_trial(
     """
     output = Path(output)
     asked = Tune.model_validate(tune)
-    files = [checksum(path) for path in (dataset, features, response, *(needed or {}).values(), *([start] if start else []))]
+    given = [dataset, features, response, *(needed or {}).values(), *([start] if start else [])]
+    files = [checksum(path) for path in given]
     content = [asked.objective, tune["space"], settings, species, masks, seed, code, accelerator, files]
     study = open_study(output.parent, _name(content), asked.objective, seed + number)
     result = study.user_attrs.get(str(number))

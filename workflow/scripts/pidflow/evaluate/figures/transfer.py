@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
-from pidflow.evaluate.figures.style import COLOURS, drawing, error_bars
+from pidflow.evaluate.figures.style import COLOURS, MARKERS, drawing, error_bars
 from pidflow.evaluate.transfer import UNTRAINED, Point
 
 _QUANTITIES = (("f1", r"Macro $\mathit{F}_{1}$"), ("auc", "Macro AUC"))
 _STARTS = {
-    "scratch": ("from scratch", "o", "--", False),
-    "whole": ("from run {source}", "s", "-", True),
-    "frozen": ("from run {source}, heads alone", "^", "-.", True),
-    "layerwise": ("from run {source}, smaller steps before the heads", "D", (0, (4, 1)), True),
+    UNTRAINED: ("run {source}'s model as it is", "black", ":"),
+    "scratch": ("from scratch", COLOURS[1], "--"),
+    "whole": ("started from it", COLOURS[0], "-"),
+    "frozen": ("started from it, heads alone", COLOURS[2], "-."),
+    "layerwise": ("started from it, smaller steps before the heads", COLOURS[3], (0, (5, 1))),
 }
-_APART = 0.02
+_APART = 0.045
+"""Distance of points side by side, in ln of the share."""
 
 
 def plot_transfer(points: Sequence[Point], output: str | Path, *, source: int, title: str) -> None:
-    """Draw both quantities against the share, a colour per run and a line per start.
+    """Draw both quantities against the share, a colour per start and a marker per run.
 
-    The dotted line is the other run's model without any training.
+    Axes are stretched towards 1, for good networks lie close together.
 
     Parameters
     ----------
@@ -39,49 +43,60 @@ def plot_transfer(points: Sequence[Point], output: str | Path, *, source: int, t
     """
     runs = list(dict.fromkeys(point.run for point in points))
     starts = [start for start in _STARTS if any(point.start == start for point in points)]
+    trained = [start for start in starts if start != UNTRAINED]
     shares = sorted({point.fraction for point in points if point.start != UNTRAINED})
-    with drawing(output, 11.5, 5.4, title) as figure:
-        panels = figure.subplots(1, 2)
-        for axes, (name, label) in zip(panels, _QUANTITIES, strict=True):
+    # where the logarithmic axis shows that nothing was trained
+    nothing = shares[0] / 3
+    with drawing(output, 12.0, 5.6, title) as figure:
+        for axes, (name, label) in zip(figure.subplots(1, 2), _QUANTITIES, strict=True):
             for i, run in enumerate(runs):
-                colour = COLOURS[i % len(COLOURS)]
-                own = [point for point in points if point.run == run]
                 for j, start in enumerate(starts):
-                    line = sorted((point for point in own if point.start == start), key=lambda point: point.fraction)
-                    _, marker, style, filled = _STARTS[start]
-                    values, bars = error_bars([getattr(point, name) for point in line])
+                    own = [point for point in points if (point.run, point.start) == (run, start)]
+                    own.sort(key=lambda point: point.fraction)
                     # side by side, so that intervals do not cover one another
-                    place = 1 + _APART * (i * len(starts) + j - (len(runs) * len(starts) - 1) / 2)
+                    if start == UNTRAINED:
+                        place = i - (len(runs) - 1) / 2
+                    else:
+                        place = i * len(trained) + trained.index(start) - (len(runs) * len(trained) - 1) / 2
+                    values, bars = error_bars([getattr(point, name) for point in own])
+                    _, colour, line = _STARTS[start]
                     axes.errorbar(
-                        [place * point.fraction for point in line],
+                        [(point.fraction or nothing) * np.exp(_APART * place) for point in own],
                         values,
                         bars,
                         color=colour,
-                        marker=marker,
-                        ls=style,
-                        mfc=colour if filled else "white",
-                        ms=7,
-                        mew=1.4,
+                        ls=line,
+                        marker=MARKERS[i % len(MARKERS)],
+                        ms=6.5,
                         capsize=2.5,
                         elinewidth=1.2,
+                        zorder=2 + j / 10,
                     )
-                for point in own:
-                    if point.start == UNTRAINED and (value := getattr(point, name).value) is not None:
-                        axes.axhline(value, color=colour, ls=":", lw=1.6, zorder=1)
+                    if start == UNTRAINED:
+                        for value in values[np.isfinite(values)]:
+                            axes.axhline(value, color=colour, ls=line, lw=1.0, alpha=0.6, zorder=1)
             axes.set(xscale="log", xlabel="Share of the run's training simulation", ylabel=label)
-            axes.set_xlim(shares[0] / 1.4, shares[-1] * 1.4)
-            axes.xaxis.set_major_locator(FixedLocator(shares))
+            axes.set_xlim(nothing / 1.6, shares[-1] * 1.6)
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-            axes.margins(y=0.08)
-        handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], lw=5) for i in range(len(runs))]
-        names = [f"run {run}" for run in runs]
-        for start in starts:
-            text, marker, style, filled = _STARTS[start]
-            face = "0.2" if filled else "white"
-            handles.append(Line2D([], [], color="0.2", marker=marker, ls=style, mfc=face, ms=7, mew=1.4))
-            names.append(text.format(source=source))
-        if any(point.start == UNTRAINED for point in points):
-            handles.append(Line2D([], [], color="0.2", ls=":", lw=1.6))
-            names.append(f"model of run {source} as it is")
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(handles), 4))
+            axes.set_xticks([nothing, *shares], [f"{100 * share:g} %" for share in (0.0, *shares)])
+            axes.axvline(np.sqrt(nothing * shares[0]), color="0.8", lw=0.8, zorder=0)
+            estimates = [getattr(point, name) for point in points]
+            stretch(axes, [bound for own in estimates for bound in (own.low, own.high)])
+        handles = [Line2D([], [], color=_STARTS[start][1], ls=_STARTS[start][2], lw=2) for start in starts]
+        names = [_STARTS[start][0].format(source=source) for start in starts]
+        for i, run in enumerate(runs):
+            handles.append(Line2D([], [], color="0.3", ls="", marker=MARKERS[i % len(MARKERS)], ms=7))
+            names.append(f"run {run}")
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(handles), 5))
+
+
+def stretch(axes: Axes, values: Sequence[float | None]) -> None:
+    """Make an axis of values up to 1 logarithmic in their distance from 1, wide enough for all of them."""
+    distances = [1.0 - value for value in values if value is not None and value < 1.0] or [0.5]
+    far, near = 1.25 * max(distances), max(min(distances), 1e-5) / 1.25
+    axes.set_yscale("function", functions=(lambda y: -np.log(np.maximum(1.0 - y, 1e-9)), lambda x: 1.0 - np.exp(-x)))
+    axes.set_ylim(1.0 - far, 1.0 - near)
+    steps = [first * 10.0**power for power in range(-5, 1) for first in (1, 1.2, 1.5, 2, 3, 5, 7)]
+    axes.yaxis.set_major_locator(FixedLocator([1.0 - step for step in steps if near <= step <= far]))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(NullLocator())
