@@ -79,9 +79,7 @@ def bad_files(run):
 def kinds_of(*models):
     """Return the kinds of models and of what they are made of, sorted; an adapted network is of its source's kind."""
     names = [CONFIG.adapt.model if model == CONFIG.adapted else model for model in models]
-    entries = [CONFIG.models[name] for name in names]
-    below = [kind for entry in entries for kind in kinds_of(*entry.needs)]
-    return sorted({*(entry.kind for entry in entries), *below})
+    return sorted({CONFIG.models[name].kind for name in CONFIG.with_needed(*names)})
 
 
 def code_of(script, *models):

@@ -20,8 +20,10 @@ example: {events_per_file: 700}
 models:
   fse: {optimisation: {epochs: 4, batch: 128}}
   gbdt: {trees: 40}
+  mlp_mean: {optimisation: {epochs: 6, batch: 32}}
+  blend: {members: [fse, gbdt]}
 adapt: {epochs: 2}
-evaluate: {bootstrap: 20}
+evaluate: {bootstrap: 20, methods: [nsigma, bayes, gbdt, mlp_mean, fse, blend]}
 """
 
 

@@ -158,7 +158,7 @@ def test_value_at_the_bound_is_accepted(key, value):
         ({"publish": {"model": "net"}}, "'publish.model' names net, which is no entry of 'models'"),
         (with_models(fse={"network": {"width": 7}}), "'width' must be a multiple of 'heads'"),
         ({"publish": {"model": "nsigma"}}, "'publish.model' nsigma has no ONNX graph; choose another model"),
-        ({"models": {"fse": {}}}, "'evaluate.methods' names nsigma, which is no entry of 'models'"),
+        ({"evaluate": {"methods": ["fse", "bayes"]}}, "'evaluate.methods' names bayes, which is no entry of 'models'"),
         (
             with_models(net={}),
             f"'net' is of the unknown kind 'net'; set its 'kind' to one of {', '.join(kinds())}",

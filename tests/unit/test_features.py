@@ -212,3 +212,16 @@ def test_domain_shift_against_counted_distances():
     # half of the simulation lies below all data; a feature that data never has has no distance
     np.testing.assert_allclose(distance, [0.5, 0.0])
     np.testing.assert_allclose(missing, [0.0, 0.5])
+
+
+def test_a_feature_of_each_hidden_detector_is_kept():
+    names = ("p", "tpc_signal", "beta", "tof_signal", "eta", "trd_pattern", "trd_signal", "sign")
+    share = np.tile(np.arange(len(names), 0, -1) / 36.0, (3, 1))
+    ranking = Ranking(names, share, np.zeros((0, 8, 2)), np.zeros((0, 8)), (211, 0))
+    kept = choose(ranking, Features(count=5, required=("sign",)))
+    assert list(kept) == ["p", "tpc_signal", "beta", "sign", "trd_pattern"]
+    assert kept["trd_pattern"] == "best of the TRD: shows whether it saw the track"
+    assert list(choose(ranking, Features(count=5, required=("sign",), every_detector=False))) == [
+        "p", "tpc_signal", "beta", "tof_signal", "sign",
+    ]  # fmt: skip
+    assert "trd_pattern" not in choose(ranking, Features(count=5, required=("trd_signal",)))

@@ -12,16 +12,14 @@ import onnx
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 from checkout import Checkout
 
 from pidflow.config import load_runs
 from pidflow.files import sha256
-from pidflow.model import read_info
+from pidflow.models import load
 from pidflow.publish.o2 import O2PidModel, O2Tracks
 from pidflow.publish.registry import lookup
 from pidflow.tracks import DETECTOR_PATTERNS, o2_label
-from pidflow.train.network import load
 
 RUNS = (900001, 900002)
 REGISTRY_PATH = "Users/p/pidflow/PIDML"
@@ -44,8 +42,8 @@ def test_each_run_has_its_eight_objects_in_its_validity(production: Checkout) ->
 def test_the_loader_reproduces_the_network_for_every_pattern(production: Checkout, run: int, tmp_path: Path) -> None:
     """The emulator of O2Physics' loader against torch, on test tracks as the framework holds them."""
     model = production.folder / f"results/{run}/train/fse_dann"
-    info = read_info(model)
     network = load(model)
+    info = network.info
     table = pq.read_table(production.folder / f"results/{run}/dataset/simulation.parquet")
     index = pc.add(table["has_trd"].cast("int8"), pc.multiply(table["has_tof"].cast("int8"), 2)).to_numpy()
     valid_from = load_runs(production.folder / "config/runs.tsv", "resources/example")[run].valid_from
@@ -59,8 +57,7 @@ def test_the_loader_reproduces_the_network_for_every_pattern(production: Checkou
         assert len(rows) >= 10, f"the example has hardly any {pattern} tracks"
         part = table.take(rows)
         raw = np.stack([part[name].cast("float32").to_numpy() for name in info.features], axis=1)
-        with torch.no_grad():
-            expected = torch.sigmoid(network(torch.from_numpy(raw))).numpy()
+        expected = network.score(raw)
         # the framework holds sentinels, not nulls, and hides detectors itself
         held = {o2_label(name): np.nan_to_num(raw[:, n], nan=-999.0) for n, name in enumerate(info.features)}
         tracks = O2Tracks(held, part["p"].to_numpy(), part["has_trd"].to_numpy(), part["has_tof"].to_numpy())
@@ -90,10 +87,10 @@ def test_checksums_and_provenance_name_the_inputs(production: Checkout) -> None:
 def test_table_of_methods_has_every_method_with_intervals(production: Checkout) -> None:
     with open(production.folder / "results/compare.csv", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["tracks"] == "all"]
-    methods = {"nsigma", "gbdt", "fse", "fse_dann"}
+    methods = {"nsigma", "bayes", "gbdt", "mlp_mean", "fse", "blend", "fse_dann"}
     for run in RUNS:
         of_run = [row for row in rows if row["run"] == str(run)]
-        assert {row["method"] for row in of_run if row["sample"] == "simulation"} == methods
+        assert {row["method"] for row in of_run if row["sample"] == "simulation"} == methods | {"ceiling"}
         assert {row["method"] for row in of_run if row["sample"] == "closure"} == methods | {"oracle"}
     for row in rows:
         value, low, high = (float(row[name]) for name in ("macro_f1", "macro_f1_low", "macro_f1_high"))
@@ -143,7 +140,7 @@ def test_truth_reaches_closure_alone(production: Checkout) -> None:
         if any(name.endswith("closure/tracks.parquet") for name in inputs):
             consumers["closure"].add(row["rule"])
         if any("/closure/oracle" in name for name in inputs):
-            assert row["rule"] == "score_tracks"
+            assert row["rule"] == "score_oracle"
             assert "oracle" in row["output_file"]
     assert consumers["truth"] == {"attach_truth"}
     assert consumers["closure"] == {"train_oracle", "compute_closure", "plot_closure"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def test_a_changed_input_reruns_its_run_only(production: Checkout) -> None:
 
 
 def test_a_plot_option_reruns_plots_only(production: Checkout) -> None:
-    plan = production.planned("--config", "evaluate={image_format: svg, bootstrap: 20}")
+    plan = production.planned(
+        "--config", "evaluate={image_format: svg, bootstrap: 20, methods: [nsigma, bayes, gbdt, mlp_mean, fse, blend]}"
+    )
     plots = {"plot_run", "plot_closure", "compare_methods", "tabulate_resources"}
     # the report shows them, the merged configuration changed
     assert plan.rules == plots | {"write_report", "write_configuration", "all"}
@@ -49,8 +52,16 @@ def test_an_edited_module_reruns_the_rules_that_import_it(production: Checkout) 
         assert production.planned().rules == {"plot_run", "plot_closure", "tabulate_resources", "write_report", "all"}
     with changed(package / "train/dann.py", b"\n"):
         rules = production.planned().rules
-    assert {"adapt_model", "score_tracks", "export_model", "publish_model"} <= rules
+    assert {"adapt_model", "score_simulation", "export_model", "publish_model"} <= rules
     assert not {"train_model", "train_oracle", "ingest_files", "build_dataset", "select_features"} & rules
+
+
+def test_an_edited_model_reruns_itself_and_what_is_made_of_it(production: Checkout) -> None:
+    package = production.folder / "workflow/scripts/pidflow"
+    with changed(package / "models/gbdt.py", b"\n"):
+        planned = production.snakemake("--dry-run").stdout
+    assert set(re.findall(r"Run \d+: train (\w+)", planned)) == {"gbdt", "blend"}
+    assert "export to ONNX" not in planned
 
 
 @pytest.mark.parametrize("profile", ["slurm", "profiles/htcondor"])

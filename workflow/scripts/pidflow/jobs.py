@@ -41,18 +41,18 @@ def job(snakemake: Any) -> Iterator[None]:
     snakemake
         The object of that name in a script; its first log is the log, the one named ``record`` the record.
     """
-    clock, record = Clock(), Path(snakemake.log.record)
+    clock, record, params = Clock(), Path(snakemake.log.record), dict(snakemake.params.items())
     record.unlink(missing_ok=True)
     with logged(snakemake.log[0]):
         yield
         write_record(
             record,
             rule=snakemake.rule,
-            script=" ".join([Path(sys.modules["__main__"].__file__ or "").name, *snakemake.params.get("kinds", ())]),
+            script=" ".join([Path(sys.modules["__main__"].__file__ or "").name, *params.get("kinds", ())]),
             wildcards=dict(snakemake.wildcards.items()),
             inputs=snakemake.input,
             outputs=snakemake.output,
-            params=dict(snakemake.params.items()),
+            params=params,
             threads=snakemake.threads,
             # the temporary folder is the node's own matter, what starts with _ the engine's
             requested={

@@ -174,6 +174,10 @@ class Features(Block):
         return self
 
 
+ALWAYS = ("nsigma", "gbdt", "fse")
+"""Entries of ``models`` that are there whatever the configuration adds."""
+
+
 def _kind_of(entry: object) -> str | None:
     return entry.get("kind") if isinstance(entry, dict) else getattr(entry, "kind", None)
 
@@ -192,10 +196,8 @@ def _named_kinds(models: object) -> object:
     """Give an entry without a kind that of its name."""
     if not isinstance(models, dict):
         return models
-    named = {
-        name: {"kind": name, **(entry or {})} if entry is None or isinstance(entry, dict) else entry
-        for name, entry in models.items()
-    }
+    named = {name: {} for name in ALWAYS} | {name: {} if entry is None else entry for name, entry in models.items()}
+    named = {name: {"kind": name, **entry} if isinstance(entry, dict) else entry for name, entry in named.items()}
     for name, entry in named.items():
         if (kind := _kind_of(entry)) not in kinds():
             raise ValueError(f"'{name}' is of the unknown kind '{kind}'; set its 'kind' to one of {', '.join(kinds())}")
@@ -323,8 +325,8 @@ class Config(Block):
     dataset: Dataset = Field(default_factory=Dataset, description="selection, masks and split")
     features: Features = Field(default_factory=Features, description="feature selection")
     models: Annotated[dict[ModelName, ModelEntry], BeforeValidator(_named_kinds)] = Field(
-        default_factory=lambda: {name: settings_of(name)(kind=name) for name in ("nsigma", "gbdt", "fse")},
-        description="models by name, each of a kind; without 'kind' the name is the kind",
+        default_factory=lambda: {name: settings_of(name)(kind=name) for name in ALWAYS},
+        description="models by name, each of a kind; without 'kind' the name is the kind; these three are always there",
     )
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks are trained")
     adapt: Adapt = Field(default_factory=Adapt, description="domain adaptation")
@@ -388,6 +390,16 @@ class Config(Block):
     def compared(self) -> tuple[str, ...]:
         """Names of all models that are compared."""
         return (*self.evaluate.methods, *([self.adapted] if self.adapted else []))
+
+    def with_needed(self, *names: str) -> tuple[str, ...]:
+        """Return entries of 'models' with what they are made of, in the order of the entries."""
+        found, waiting = set(), list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting.extend(self.models[name].needs)
+        return tuple(name for name in self.models if name in found)
 
     @property
     def published(self) -> str:

@@ -30,6 +30,8 @@ def published_config(config: Config, run: Run) -> dict[str, Any]:
     Blocks that only some publications depend on, adaptation and the example production, are part of it where they do.
     """
     content = config.model_dump(mode="json", exclude=_NEVER)
+    used = (config.adapt.model,) if config.adapted else ()
+    content["models"] = {name: content["models"][name] for name in config.with_needed(*config.evaluate.methods, *used)}
     policy = config.ingest.bad_files_of_run.get(run.run, config.ingest.bad_files)
     content["ingest"]["bad_files"] = policy.model_dump(mode="json")
     adapted = config.publish.model == "adapted"

@@ -122,20 +122,30 @@ def choose(ranking: Ranking, settings: Features) -> dict[str, str]:
     mean = ranking.share.mean(axis=0)
     order = [ranking.features[number] for number in np.argsort(-mean, kind="stable")]
     share = dict(zip(ranking.features, mean, strict=True))
-    forced = dict.fromkeys(settings.required, "required by the configuration")
-    if settings.every_detector:
-        for detector in O2_MASKED:
-            own = [name for name in order if name in BY_NAME and BY_NAME[name].detector == detector]
-            if own and not set(own) & set(forced):
-                forced[own[0]] = f"best of the {detector.upper()}: shows whether it saw the track"
-    if settings.count is not None:
-        free = [name for name in order if name not in forced][: max(settings.count - len(forced), 0)]
-        chosen = dict.fromkeys(free, f"among the {settings.count} of highest mean |SHAP|")
-    else:
+    if settings.count is None:
         before = np.cumsum([0.0, *(share[name] for name in order)])
         best = [name for name, sum_before in zip(order, before, strict=False) if sum_before < settings.cumulative_share]
-        chosen = dict.fromkeys(best, f"within {settings.cumulative_share:.0%} of the summed mean |SHAP|")
-    return chosen | {name: reason for name, reason in forced.items() if name not in chosen or name in settings.required}
+        why = f"within {settings.cumulative_share:.0%} of the summed mean |SHAP|"
+    else:
+        best, why = order, f"among the {settings.count} of highest mean |SHAP|"
+    forced = dict.fromkeys(settings.required, "required by the configuration")
+    while True:
+        free = [name for name in best if name not in forced]
+        if settings.count is not None:
+            free = free[: max(settings.count - len(forced), 0)]
+        lacking = _lacking(order, {*free, *forced}) if settings.every_detector else None
+        if lacking is None:
+            return dict.fromkeys(free, why) | forced
+        forced[lacking] = f"best of the {BY_NAME[lacking].detector.upper()}: shows whether it saw the track"
+
+
+def _lacking(order: list[str], kept: set[str]) -> str | None:
+    """Return the best feature of a detector that O2Physics masks and that no kept feature belongs to, if any."""
+    for detector in O2_MASKED:
+        own = [name for name in order if name in BY_NAME and BY_NAME[name].detector == detector]
+        if own and not kept & set(own):
+            return own[0]
+    return None
 
 
 def select_features(

@@ -168,7 +168,7 @@ def _digests(folder: Path, scripts: Iterable[str]) -> dict[str, str]:
         "import json, sys; from pidflow.digest import digest; print(json.dumps({s: digest(s) for s in sys.argv[1:]}))"
     )
     place = folder / "workflow/scripts"
-    present = sorted(script for script in set(scripts) if (place / script).is_file())
+    present = sorted(script for script in set(scripts) if (place / script.split()[0]).is_file())
     done = subprocess.run(
         [sys.executable, "-c", code, *present],
         env={**os.environ, "PYTHONPATH": str(place)},
