@@ -79,7 +79,7 @@ Values = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choi
 
 _SPACE: dict[str, Any] = {
     "optimisation.learning_rate": {"low": 5e-4, "high": 1e-2, "log": True},
-    "optimisation.batch": [256, 512, 1024, 2048],
+    "optimisation.batch": [128, 256, 512, 1024],
     "optimisation.weight_decay": {"low": 1e-6, "high": 1e-2, "log": True},
     "optimisation.average": [0.0, 0.99, 0.998],
     "network.width": [16, 32, 64],

@@ -17,8 +17,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Optimisation(Block):
     """Training of a network."""
 
-    batch: Count = Field(256, description="tracks per step")
-    epochs: Count = Field(15, description="most passes over the training set")
+    batch: Count = Field(128, description="tracks per step")
+    epochs: Count = Field(12, description="most passes over the training set")
     patience: Count = Field(5, description="epochs without a better validation loss before stopping")
     learning_rate: Positive = Field(2e-3, description="peak learning rate")
     weight_decay: NotNegative = Field(1e-4, description="AdamW weight decay")

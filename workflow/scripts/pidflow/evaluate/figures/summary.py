@@ -74,6 +74,9 @@ def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title:
         for row_of_panels, sample in zip(grid, samples, strict=True):
             names = methods[sample]
             for axes, (key, label) in zip(row_of_panels, quantities, strict=True):
+                if all(row.macro[key].value is None for row in rows if row.sample == sample):
+                    axes.set_visible(False)
+                    continue
                 for i, run in enumerate(runs):
                     shown = [row for row in rows if (row.sample, row.run) == (sample, run)]
                     y = [names.index(row.method) + 0.6 * ((i + 0.5) / len(runs) - 0.5) for row in shown]
@@ -90,7 +93,8 @@ def plot_comparison(metrics: Sequence[str | Path], output: str | Path, *, title:
             row_of_panels[0].set_ylim(len(names) - 0.5, -0.5)
             for tick in row_of_panels[0].get_yticklabels():
                 tick.set_style("italic" if tick.get_text() == CEILING else "normal")
-        _stretch(grid[0, 1], [bound for row in rows for bound in (row.macro["auc"].low, row.macro["auc"].high)])
+        for axes, (key, _) in zip(grid[0, 1:], quantities[1:], strict=True):
+            _stretch(axes, [bound for row in rows for bound in (row.macro[key].low, row.macro[key].high)])
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 6))
 
 
