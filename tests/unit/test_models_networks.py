@@ -257,6 +257,13 @@ for line in sys.stdin:
 """
 
 
+def test_files_have_the_permissions_of_any_new_file(fitted: Model[Any], tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    modes = {path.name: path.stat().st_mode for path in fitted.folder.iterdir()}
+    assert "weights.safetensors" in modes
+    assert set(modes.values()) == {(tmp_path / "new").stat().st_mode}
+
+
 @pytest.fixture(scope="module")
 def forker() -> Iterator[subprocess.Popen[str]]:
     """A process that trains in a child of its own, since to import all takes longer than to train."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,7 +50,8 @@ def calibrated(model: NetworkModel[Any], network: nn.Module) -> Calibrated:
 def save_network(model: NetworkModel[Any], trained: Calibrated) -> None:
     """Write the weights of a network into its model directory."""
     with replacing(model.folder / WEIGHTS_FILE) as temporary:
-        save_file(trained.cpu().state_dict(), temporary)
+        # the library's own writer makes files that nobody else may read
+        temporary.write_bytes(save(trained.cpu().state_dict()))
 
 
 def load_network(model: NetworkModel[Any]) -> Calibrated:

@@ -187,11 +187,11 @@ class Forest:
 
     def save(self, path: str | Path) -> None:
         """Write the forest in the safetensors format."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         arrays = {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in dataclasses.fields(self)}
         with replacing(path) as temporary:
-            save_file(arrays, temporary)
+            temporary.write_bytes(save(arrays))
 
 
 def load(path: str | Path) -> Forest:
