@@ -209,9 +209,8 @@ def start_of(wildcards):
     source = getattr(CONFIG.models[wildcards.model], "init_from", None)
     if source is None:
         return []
-    return (
-        source if Path(source, "model.json").is_file() or "/train/" in source else f"<results>/start/{wildcards.model}"
-    )
+    directory = Path(source, "model.json").is_file() or Path(source).parent.name == "train"
+    return source if directory else f"<results>/start/{wildcards.model}"
 
 
 def truth_files(wildcards):
