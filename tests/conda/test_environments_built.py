@@ -23,7 +23,7 @@ from pidflow.config import load_runs
 RUN = "900001"
 SIMULATED = f"resources/example/{RUN}/simulation_001.root"
 # what the Snakefile imports too; isolated interpreters show that every environment has its own
-OF_SNAKEFILE = {"pyarrow", "pydantic", "yaml"}
+OF_SNAKEFILE = {"numpy", "pyarrow", "pydantic", "yaml"}
 
 each_environment = pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda file: file.stem)
 
@@ -68,8 +68,9 @@ def test_production_has_the_bytes_of_one_without_conda(production: Production, p
 
 
 def test_jobs_ran_in_every_environment(production: Production, deployment: Deployment) -> None:
-    """But in that of remote files, which the example does not have; they are a test of their own."""
-    assert production.activated == {deployment.prefix(file) for file in ENVIRONMENTS if file.stem != "fetch"}
+    """But in that of remote files, which the example does not have (a test of their own), and that of the search."""
+    others = ("fetch", "tune")
+    assert production.activated == {deployment.prefix(file) for file in ENVIRONMENTS if file.stem not in others}
     assert (production.checkout.folder / "results/report.html").stat().st_size > 0
 
 

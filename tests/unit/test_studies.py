@@ -150,7 +150,13 @@ def test_values_are_put_in_by_dotted_key_and_the_rest_stays() -> None:
 
 
 def test_small_shares_are_passed_over_more_often() -> None:
-    models = {"fse": {"optimisation": {"epochs": 4, "patience": 3}, "init_from": "elsewhere", "transfer": "frozen"}}
+    models = {
+        "fse": {
+            "optimisation": {"batch": 256, "epochs": 4, "patience": 3},
+            "init_from": "elsewhere",
+            "transfer": "frozen",
+        }
+    }
     merged = config(models={**models, "gbdt": {}, "nsigma": {}}, transfer={"repeats": 20})
     found = {share: transfer_settings(merged, "layerwise", share) for share in (1.0, 0.3, 0.1, 0.02, 0.001)}
     passes = {
