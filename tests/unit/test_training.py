@@ -850,7 +850,7 @@ def test_reading_of_one_set(folder: Path, monkeypatch: pytest.MonkeyPatch, split
     own = [row for row in table if row["split"] == split]
     tracks = read_tracks(folder / "simulation.parquet", split, ("beta", "sign"), (2212, 211))
     assert len(tracks) == len(own)
-    assert tracks.features.dtype == tracks.labels.dtype == np.float32
+    assert (tracks.features.dtype, tracks.labels.dtype) == (np.float32, np.uint8)
     expected = [[np.nan if row["beta"] is None else row["beta"], row["sign"]] for row in own]
     np.testing.assert_array_equal(tracks.features, np.array(expected, np.float32))
     assert tracks.labels.tolist() == [[row["pdg_code"] == 2212, row["pdg_code"] == 211] for row in own]

@@ -29,11 +29,11 @@ class Tracks:
     features
         float32 [N, F], NaN where missing.
     labels
-        float32 [N, S], 1 where the track is of the species.
+        uint8 [N, S], 1 where the track is of the species.
     """
 
     features: Floats
-    labels: Floats
+    labels: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.features)

@@ -142,4 +142,4 @@ def _xgboost(train: Tracks, validation: Tracks, settings: Settings, seed: int, t
 
 
 def _label(tracks: Tracks, number: int) -> Floats:
-    return np.ascontiguousarray(tracks.labels[:, number])
+    return np.ascontiguousarray(tracks.labels[:, number], dtype=np.float32)

@@ -56,7 +56,7 @@ class Calibrated(nn.Module):
         return certainty
 
 
-def fit_scale(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> tuple[float, float]:
+def fit_scale(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> tuple[float, float]:
     """Return slope and offset by which logits [N] describe labels [N] best.
 
     Maximum likelihood by Newton's method, with a Gaussian prior of `PRIOR_TRACKS` tracks around the identity.
@@ -79,7 +79,7 @@ def fit_scale(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> tuple
 
 
 def calibrate(
-    calibrated: Calibrated, features: NDArray[np.float32], logits: NDArray[np.float32], labels: NDArray[np.float32]
+    calibrated: Calibrated, features: NDArray[np.float32], logits: NDArray[np.float32], labels: NDArray[np.uint8]
 ) -> None:
     """Set slope and offset by tracks that the network was not fitted to.
 

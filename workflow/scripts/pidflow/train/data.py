@@ -6,11 +6,12 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
 from pidflow.identity import uniform
@@ -41,15 +42,12 @@ def read_tracks(
     """
     codes = np.array(species)
 
-    def label(table: pa.Table) -> Floats:
+    def label(table: pa.Table) -> NDArray[np.uint8]:
         pdg = pc.fill_null(table["pdg_code"], 0).to_numpy()
-        labels: Floats = (pdg[:, None] == codes).astype(np.float32)
+        labels: NDArray[np.uint8] = (pdg[:, None] == codes).astype(np.uint8)
         return labels
 
-    columns = [*features, "pdg_code"]
-    values, labels = _mapped(
-        path, split, columns, fraction, (len(features), lambda table: matrix(table, features)), (len(species), label)
-    )
+    values, labels = _mapped(path, split, [*features, "pdg_code"], fraction, lambda t: matrix(t, features), label)
     for code, count in zip(species, np.count_nonzero(labels, axis=0), strict=True):
         if count == 0:
             raise PidflowError(
@@ -60,29 +58,35 @@ def read_tracks(
 
 def read_features(path: str | Path, split: str, features: Sequence[str]) -> Floats:
     """Read the features of one set of a dataset without any label, float32 [N, F]."""
-    return _mapped(path, split, features, 1.0, (len(features), lambda table: matrix(table, features)))[0]
+    return _mapped(path, split, features, 1.0, lambda table: matrix(table, features))[0]
 
 
 def _mapped(
-    path: str | Path, split: str, columns: Sequence[str], fraction: float,
-    *parts: tuple[int, Callable[[pa.Table], Floats]],
-) -> list[Floats]:  # fmt: skip
-    """Return arrays made of a set's rows, by width and function, mapped from nameless files of the temporary folder."""
-    rows = 0
+    path: str | Path,
+    split: str,
+    columns: Sequence[str],
+    fraction: float,
+    *functions: Callable[[pa.Table], NDArray[Any]],
+) -> list[NDArray[Any]]:
+    """Return arrays [N, …] made of a set's rows by functions, mapped from nameless files of the temporary folder."""
+    rows, parts = 0, []
     with contextlib.ExitStack() as stack:
         # the mappings outlive the files
-        files: list[BinaryIO] = [stack.enter_context(tempfile.TemporaryFile()) for _ in parts]
+        files: list[BinaryIO] = [stack.enter_context(tempfile.TemporaryFile()) for _ in functions]
         for table in batches(path, [*dict.fromkeys((*columns, "split", "collision_id"))]):
             table = table.filter(pc.field("split") == split)
             if fraction < 1.0:
                 table = table.filter(pa.array(uniform(table["collision_id"].to_numpy(), "fraction") < fraction))
             rows += table.num_rows
-            for file, (_, function) in zip(files, parts, strict=True):
-                file.write(np.ascontiguousarray(function(table)).data)
+            parts = [np.ascontiguousarray(function(table)) for function in functions]
+            for file, part in zip(files, parts, strict=True):
+                file.write(part.data)
+        if not parts:
+            raise PidflowError(f"{path}: the dataset is empty; build it again")
         if not rows:
-            return [np.empty((0, width), dtype=np.float32) for width, _ in parts]
+            return parts
         return [
             # a private mapping: tensors want writable memory
-            np.asarray(np.memmap(file, np.float32, "c", shape=(rows, width)))
-            for file, (width, _) in zip(files, parts, strict=True)
+            np.asarray(np.memmap(file, part.dtype, "c", shape=(rows, *part.shape[1:])))
+            for file, part in zip(files, parts, strict=True)
         ]

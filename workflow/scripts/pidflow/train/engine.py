@@ -91,7 +91,7 @@ def predict(module: nn.Module, features: NDArray[np.float32], batch: int = 4096)
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
 
-def macro_auc(score: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
+def macro_auc(score: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
     """Return the mean over species of the area under the ROC curve, for scores and labels [N, S]."""
     areas = []
     for number in range(labels.shape[1]):

@@ -174,6 +174,7 @@ def class_loss(
     logits: Tensor, labels_NS: Tensor, weighting: Weighting | None = None, rows: Tensor | None = None
 ) -> Tensor:
     """Return the binary cross-entropy, the mean over tracks and species, of logits [N, S] or [N, K, S]."""
+    labels_NS = labels_NS.float()
     if logits.ndim == 3:
         labels_NS = labels_NS.unsqueeze(1).expand_as(logits)
     if weighting is None:

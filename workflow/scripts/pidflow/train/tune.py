@@ -181,7 +181,7 @@ def validation_value(folder: str | Path, dataset: str | Path, objective: str, th
     return (macro_auc if objective == "validation_auc" else cross_entropy)(certainty, tracks.labels)
 
 
-def cross_entropy(certainty: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
+def cross_entropy(certainty: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
     """Return the mean binary cross entropy over tracks and species."""
     right = np.where(labels > 0, certainty, 1.0 - certainty).astype(np.float64)
     return float(-np.log(np.clip(right, 1e-7, 1.0)).mean())
