@@ -42,7 +42,7 @@ EPOCHS = 10
 SCHEDULES = (1, 2, 3, 4, 6, 8, 12)
 ROUNDS, STEPS = 5, 40
 MATRIX = 4096
-MANY, MANY_FEATURES = 10_000_000, 6
+MANY, MANY_FEATURES, MANY_BATCH = 10_000_000, 8, 1024
 
 
 def flop_per_track(features: int) -> float:
@@ -174,7 +174,7 @@ def train_many(folder: Path) -> None:
             columns["collision_id"] = np.arange(start, start + count, dtype=np.uint64)
             writer.write_table(pa.table(columns, schema=_schema(features)))
     train, validation = (read_tracks(path, split, features, SPECIES) for split in ("train", "validation"))
-    model = own_model(folder / "model", features, epochs=1)
+    model = own_model(folder / "model", features, epochs=1, batch=MANY_BATCH)
     begin = time.perf_counter()
     model.fit(train, validation, Fitting(threads=os.cpu_count() or 1, checkpoint=folder / "checkpoint"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -219,6 +219,7 @@ def main() -> None:
         "batch": batch,
         "features": len(FEATURES),
         "features_10m_tracks": MANY_FEATURES,
+        "batch_10m_tracks": MANY_BATCH,
         "threads": threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
