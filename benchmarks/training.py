@@ -73,9 +73,9 @@ def own_model(folder: Path, features: tuple[str, ...], **optimisation: object) -
 def own_steps(features: np.ndarray, labels: np.ndarray, batch: int) -> Callable[[], None]:
     """Return a function that makes some steps of the workflow's training."""
     import torch
-    from torch.nn import functional
 
     from pidflow.train.engine import Average, shuffled
+    from pidflow.train.network import class_loss
 
     model = own_model(Path("unused"), FEATURES)
     network = model.build()
@@ -88,7 +88,7 @@ def own_steps(features: np.ndarray, labels: np.ndarray, batch: int) -> Callable[
     def steps() -> None:
         network.train()
         for step, rows in enumerate(shuffled(STEPS * batch, batch)):
-            loss = functional.binary_cross_entropy_with_logits(network(raw[rows % len(raw)]), known[rows % len(raw)])
+            loss = class_loss(network(raw[rows % len(raw)]), known[rows % len(raw)])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -104,7 +104,7 @@ def measure_rates(train: object, batch: int) -> dict[str, float]:
 
     mean, std = np.nanmean(train.features, axis=0), np.nanstd(train.features, axis=0)
     standard = ((train.features - mean) / np.where(std > 0, std, 1))[: STEPS * reference.BATCH]
-    label = np.ascontiguousarray(train.labels[: len(standard), 0])
+    label = train.labels[: len(standard), 0].astype(np.float32)
     own = own_steps(train.features, train.labels, batch)
     square = torch.rand(MATRIX, MATRIX)
     found: dict[str, list[float]] = {"reference": [], "own": [], "matmul": []}
@@ -129,7 +129,7 @@ def time_to_auc(train: object, validation: object, threads: int) -> dict[str, fl
 
     seconds, areas = 0.0, []
     for number in range(len(SPECIES)):
-        label, held_out = (np.ascontiguousarray(part.labels[:, number]) for part in (train, validation))
+        label, held_out = (part.labels[:, number].astype(np.float32) for part in (train, validation))
         history = reference.train(train.features, label, validation.features, held_out, epochs=EPOCHS, seed=number)
         seconds += sum(epoch.seconds for epoch in history)
         areas.append(history[-1].auc)
