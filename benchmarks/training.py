@@ -154,16 +154,12 @@ def time_to_auc(train: object, validation: object, threads: int) -> dict[str, fl
     }
 
 
-def train_many(folder: Path) -> None:
-    """Train one epoch on many tracks and write the peak memory of this process, MiB."""
+def write_many(path: Path) -> None:
+    """Write a dataset with many training tracks."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pidflow.models.base import Fitting
-    from pidflow.train.data import read_tracks
-
-    features, generator = FEATURES[:MANY_FEATURES], np.random.default_rng(0)
-    path, rows = folder / "many.parquet", 1_000_000
+    features, generator, rows = FEATURES[:MANY_FEATURES], np.random.default_rng(0), 1_000_000
     total = int(MANY / 0.7)
     with pq.ParquetWriter(path, _schema(features)) as writer:
         for start in range(0, total, rows):
@@ -172,7 +168,16 @@ def train_many(folder: Path) -> None:
             columns["pdg_code"] = generator.choice(np.array(SPECIES, np.int32), count)
             columns["split"] = np.where(np.arange(start, start + count) < MANY, "train", "validation")
             columns["collision_id"] = np.arange(start, start + count, dtype=np.uint64)
-            writer.write_table(pa.table(columns, schema=_schema(features)))
+            writer.write_table(pa.table(columns, schema=_schema(features)), row_group_size=100_000)
+
+
+def train_many(folder: Path) -> None:
+    """Train one epoch on many tracks and write the peak memory of this process, MiB."""
+    from pidflow.models.base import Fitting
+    from pidflow.train.data import read_tracks
+
+    path, features = folder / "many.parquet", FEATURES[:MANY_FEATURES]
+    subprocess.run([sys.executable, __file__, "--write", str(path)], check=True)
     train, validation = (read_tracks(path, split, features, SPECIES) for split in ("train", "validation"))
     model = own_model(folder / "model", features, epochs=1, batch=MANY_BATCH)
     begin = time.perf_counter()
@@ -233,8 +238,11 @@ def main() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--many", metavar="FOLDER")
+    parser.add_argument("--write", metavar="FILE")
     arguments = parser.parse_args()
-    if arguments.many:
+    if arguments.write:
+        write_many(Path(arguments.write))
+    elif arguments.many:
         train_many(Path(arguments.many))
     else:
         main()

@@ -15,7 +15,8 @@ _BATCH_ROWS = 100_000
 
 def batches(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a file in order, in tables of bounded size; None: all columns."""
-    with pq.ParquetFile(path) as file:
+    # buffered in advance, all row groups would be in memory at once
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=None if columns is None else list(columns)):
             yield pa.Table.from_batches([batch])
 
