@@ -15,7 +15,7 @@ from pidflow.evaluate.paired import difference
 from pidflow.evaluate.ranking import area
 
 SPECIES = (11, 211, 321, 2212, 1000010020)
-TAGGED = Path("/work/shared/data/labelled_tracks")
+TAGGED = Path(__file__).parents[3] / "shared" / "data" / "labelled_tracks"
 STEMS = {"electrons": 11, "pions": 211, "kaons": 321, "protons": 2212, "deuterons": 1000010020}
 
 
