@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ CLAMP = 8.0
 
 _ENOUGH = 1_000_000
 
+T = TypeVar("T", bound=np.generic)
 
-def thinned(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return about a million of the rows of features [N, F], evenly spread; all of fewer."""
-    return np.ascontiguousarray(features[:: max(1, len(features) // _ENOUGH)])
+
+def thinned(rows: NDArray[T]) -> NDArray[T]:
+    """Return about a million of the rows of an array [N, …], evenly spread; all of fewer."""
+    return np.ascontiguousarray(rows[:: max(1, len(rows) // _ENOUGH)])
 
 
 class Inputs(nn.Module):

@@ -21,6 +21,7 @@ from pidflow.models import load
 from pidflow.models.base import Fitting, Tracks
 from pidflow.models.network import NetworkModel, Optimisation
 from pidflow.networks.calibration import Calibrated, calibrate
+from pidflow.networks.inputs import thinned
 from pidflow.tracks import BY_NAME
 from pidflow.train.engine import (
     Average,
@@ -201,7 +202,8 @@ def finish(model: NetworkModel[Any], network: nn.Module, validation: Tracks, shi
     """
     trained = calibrated(model, network)
     if model.settings.calibration == "pattern":
-        calibrate(trained, validation.features, predict(network, validation.features) - shift, validation.labels)
+        features, labels = thinned(validation.features), thinned(validation.labels)
+        calibrate(trained, features, predict(network, features) - shift, labels)
     trained.offset -= trained.slope * torch.from_numpy(shift).to(trained.slope.device)
     save_network(model, trained)
 
