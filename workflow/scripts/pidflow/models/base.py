@@ -141,7 +141,7 @@ class Model(ABC, Generic[S]):
 
     def spread(self, features: Floats) -> Floats:
         """Return the uncertainty of the certainties, float32 [N, S], if ``has_spread``."""
-        raise NotImplementedError
+        raise PidflowError(f"{self.folder}: a model of kind '{self.info.kind}' has no uncertainty; ask for certainties")
 
     def graph(self, number: int) -> Any:
         """Return the ONNX graph of one species, by its position in ``info.species``.
