@@ -176,6 +176,11 @@ DATASET_COLUMNS: tuple[Column, ...] = (
 There ``has_trd`` and ``has_tof`` tell what the model may see: false below the mask's momentum too.
 """
 
+WEIGHT = Column(
+    "weight", _F, "", "id", "in a sample that was not adapted", None, "how much a simulated track counts as data"
+)
+"""In a simulated dataset that was adapted to data."""
+
 ROW_ID: tuple[str, ...] = ("source", "data_frame", "row")
 BY_NAME: dict[str, Column] = {column.name: column for column in DATASET_COLUMNS}
 

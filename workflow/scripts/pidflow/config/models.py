@@ -281,7 +281,7 @@ class Publish(Block):
         return self
 
 
-ShiftName = Literal["none", "mild", "strong"]
+ShiftName = Literal["none", "mild", "moderate", "strong"]
 
 DEFAULT_SHIFTS: dict[int, ShiftName] = {900001: "mild", 900002: "strong"}
 

@@ -30,10 +30,13 @@ class Tracks:
         float32 [N, F], NaN where missing.
     labels
         uint8 [N, S], 1 where the track is of the species.
+    weights
+        float32 [N], how much each track counts, mean 1; None: all the same.
     """
 
     features: Floats
     labels: NDArray[np.uint8]
+    weights: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -41,7 +44,7 @@ class Tracks:
     def complete(self) -> Tracks:
         """Return the tracks that lack no feature."""
         rows = ~np.isnan(self.features).any(axis=1)
-        return Tracks(self.features[rows], self.labels[rows])
+        return Tracks(self.features[rows], self.labels[rows], None if self.weights is None else self.weights[rows])
 
 
 class ModelSettings(Block):

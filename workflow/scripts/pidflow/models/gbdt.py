@@ -98,8 +98,10 @@ def _lightgbm(train: Tracks, validation: Tracks, settings: Settings, seed: int, 
         "num_threads": threads,
         "verbosity": -1,
     }
-    rows = lgb.Dataset(train.features, _label(train, 0), params=parameters).construct()
-    held_out = lgb.Dataset(validation.features, _label(validation, 0), reference=rows, params=parameters).construct()
+    rows = lgb.Dataset(train.features, _label(train, 0), weight=train.weights, params=parameters).construct()
+    held_out = lgb.Dataset(
+        validation.features, _label(validation, 0), weight=validation.weights, reference=rows, params=parameters
+    ).construct()
     for number in range(train.labels.shape[1]):
         rows.set_label(_label(train, number))
         held_out.set_label(_label(validation, number))
@@ -124,8 +126,8 @@ def _xgboost(train: Tracks, validation: Tracks, settings: Settings, seed: int, t
         "seed": seed,
         "nthread": threads,
     }
-    rows = xgb.QuantileDMatrix(train.features, nthread=threads)
-    held_out = xgb.QuantileDMatrix(validation.features, nthread=threads, ref=rows)
+    rows = xgb.QuantileDMatrix(train.features, weight=train.weights, nthread=threads)
+    held_out = xgb.QuantileDMatrix(validation.features, weight=validation.weights, nthread=threads, ref=rows)
     for number in range(train.labels.shape[1]):
         rows.set_label(_label(train, number))
         held_out.set_label(_label(validation, number))

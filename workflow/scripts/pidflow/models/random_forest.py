@@ -50,7 +50,7 @@ class Model(base.Model[Settings]):
             max_samples=min(self.settings.tracks, len(train)),
             n_jobs=fitting.threads,
             random_state=self.info.seed,
-        ).fit(np.require(train.features, requirements="W"), label)  # scikit-learn refuses a read-only map of a file
+        ).fit(np.require(train.features, requirements="W"), label, train.weights)  # scikit-learn refuses a read-only map of a file
         from_sklearn(classifier, range(species)).save(self.folder / FOREST_FILE)
 
     def score(self, features: Floats) -> Floats:

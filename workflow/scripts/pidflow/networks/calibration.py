@@ -56,20 +56,23 @@ class Calibrated(nn.Module):
         return certainty
 
 
-def fit_scale(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return slope and offset by which logits [N] describe labels [N] best.
+def fit_scale(
+    logits: NDArray[np.float32], labels: NDArray[np.uint8], weights: NDArray[np.float32] | None = None
+) -> tuple[float, float]:
+    """Return slope and offset by which logits [N] describe labels [N] of tracks with weights [N] best.
 
     Maximum likelihood by Newton's method, with a Gaussian prior of `PRIOR_TRACKS` tracks around the identity.
     Source: J. Platt, Advances in Large Margin Classifiers (1999) 61.
     """
     x = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
+    counts = np.ones(len(x)) if weights is None else weights.astype(np.float64)
     identity = np.array([1.0, 0.0])
     prior = PRIOR_TRACKS * 0.25 * np.diag([max(float(np.mean(x[:, 0] ** 2)), 1.0) if len(x) else 1.0, 1.0])
     parameters = identity.copy()
     for _ in range(25):
         certainty = 1.0 / (1.0 + np.exp(-np.clip(x @ parameters, -50, 50)))
-        gradient = x.T @ (certainty - labels) + prior @ (parameters - identity)
-        curvature = (x * (certainty * (1.0 - certainty))[:, None]).T @ x + prior
+        gradient = x.T @ (counts * (certainty - labels)) + prior @ (parameters - identity)
+        curvature = (x * (counts * certainty * (1.0 - certainty))[:, None]).T @ x + prior
         step = np.linalg.solve(curvature, gradient)
         # a step that would turn the order of tracks round is shortened
         parameters -= step * min(1.0, 0.5 / max(float(np.abs(step).max()), 1e-12))
@@ -79,7 +82,11 @@ def fit_scale(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> tuple[f
 
 
 def calibrate(
-    calibrated: Calibrated, features: NDArray[np.float32], logits: NDArray[np.float32], labels: NDArray[np.uint8]
+    calibrated: Calibrated,
+    features: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    weights: NDArray[np.float32] | None = None,
 ) -> None:
     """Set slope and offset by tracks that the network was not fitted to.
 
@@ -89,10 +96,13 @@ def calibrate(
         The network; its buffers are set.
     features, logits, labels
         Raw features [N, F], the network's logits and the labels [N, S].
+    weights
+        How much each track counts, [N]; None: all the same.
     """
     pattern = calibrated.pattern(torch.from_numpy(features)).numpy()
     for index in np.unique(pattern):
         rows = pattern == index
         for number in range(labels.shape[1]):
-            slope, offset = fit_scale(logits[rows, number], labels[rows, number])
+            own = None if weights is None else weights[rows]
+            slope, offset = fit_scale(logits[rows, number], labels[rows, number], own)
             calibrated.slope[index, number], calibrated.offset[index, number] = slope, offset

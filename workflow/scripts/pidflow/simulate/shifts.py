@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-ShiftName = Literal["none", "mild", "strong"]
+ShiftName = Literal["none", "mild", "moderate", "strong"]
 
 TRD_SECTORS = 18
 
@@ -50,6 +50,7 @@ class Shift:
 SHIFTS: dict[ShiftName, Shift] = {
     "none": Shift(1.0, 0.0, 1.0, 0.0, 1.0, 0, 0.0),
     "mild": Shift(0.97, 0.01, 1.1, 25.0, 0.93, 1, 0.1),
+    "moderate": Shift(0.95, 0.02, 1.2, 40.0, 0.89, 2, 0.1),
     "strong": Shift(0.93, 0.03, 1.3, 60.0, 0.85, 3, 0.1),
 }
 

@@ -138,10 +138,11 @@ class Weighting:
             If weights by pT are asked for and neither pT nor p is a feature: weights by anything that the network
             does not see would move its certainties.
         """
-        share = train.labels.mean(axis=0, dtype=np.float64)
+        share = np.average(train.labels, axis=0, weights=train.weights)
         species = torch.from_numpy(((1.0 - share) / share) ** options.balance_species).float()
+        given = weights_of(train)
         if not options.flatten_pt:
-            return cls(species, None)
+            return cls(species, given)
         name = next((name for name in ("pt", "p") if name in features), None)
         if name is None:
             raise PidflowError("'flatten_pt' needs pt or p among the features; add it to 'features.required'")
@@ -150,7 +151,13 @@ class Weighting:
         density = np.maximum(height, 1.0)[np.digitize(log_pt, edges[1:-1])]
         weight = density**-options.flatten_pt
         weight = np.minimum(weight / weight.mean(), _MOST_WEIGHT)
-        return cls(species, torch.from_numpy((weight / weight.mean()).astype(np.float32)))
+        flat = torch.from_numpy((weight / weight.mean()).astype(np.float32))
+        return cls(species, flat if given is None else flat * given)
+
+
+def weights_of(tracks: Tracks) -> Tensor | None:
+    """Return how much each track counts, float32 [N]; None: all the same."""
+    return None if tracks.weights is None else torch.from_numpy(tracks.weights)
 
 
 def hide(raw_NF: Tensor, detectors: list[list[int]], probability: float) -> Tensor:
@@ -172,18 +179,17 @@ def detectors_of(features: Iterable[str]) -> list[list[int]]:
 
 
 def class_loss(
-    logits: Tensor, labels_NS: Tensor, weighting: Weighting | None = None, rows: Tensor | None = None
+    logits: Tensor, labels_NS: Tensor, track_N: Tensor | None = None, species_S: Tensor | None = None
 ) -> Tensor:
-    """Return the binary cross-entropy, the mean over tracks and species, of logits [N, S] or [N, K, S]."""
+    """Return the binary cross-entropy, the mean over tracks and species, of logits [N, S] or [N, K, S].
+
+    `track_N` weighs tracks, `species_S` a species' own tracks.
+    """
     labels_NS = labels_NS.float()
     if logits.ndim == 3:
         labels_NS = labels_NS.unsqueeze(1).expand_as(logits)
-    if weighting is None:
-        return functional.binary_cross_entropy_with_logits(logits, labels_NS)
-    if weighting.tracks is None or rows is None:
-        return functional.binary_cross_entropy_with_logits(logits, labels_NS, pos_weight=weighting.species)
-    weight = weighting.tracks[rows].to(logits.device).reshape(-1, *[1] * (logits.ndim - 1))
-    return functional.binary_cross_entropy_with_logits(logits, labels_NS, weight, pos_weight=weighting.species)
+    weight = None if track_N is None else track_N.to(logits.device).reshape(-1, *[1] * (logits.ndim - 1))
+    return functional.binary_cross_entropy_with_logits(logits, labels_NS, weight, pos_weight=species_S)
 
 
 def finish(model: NetworkModel[Any], network: nn.Module, validation: Tracks, shift: NDArray[np.float32]) -> None:
@@ -203,7 +209,8 @@ def finish(model: NetworkModel[Any], network: nn.Module, validation: Tracks, shi
     trained = calibrated(model, network)
     if model.settings.calibration == "pattern":
         features, labels = thinned(validation.features), thinned(validation.labels)
-        calibrate(trained, features, predict(network, features) - shift, labels)
+        weights = None if validation.weights is None else thinned(validation.weights)
+        calibrate(trained, features, predict(network, features) - shift, labels, weights)
     trained.offset -= trained.slope * torch.from_numpy(shift).to(trained.slope.device)
     save_network(model, trained)
 
@@ -237,8 +244,7 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
     network.to(device)
     average = Average(network, options.average)
     weighting = Weighting.of(train, info.features, options)
-    unweighted = Weighting(weighting.species, None)
-    weighting = Weighting(weighting.species.to(device), weighting.tracks)
+    species = weighting.species.to(device)
     detectors = detectors_of(info.features)
     batch = min(options.batch, len(train))
     steps = options.epochs * max(1, len(train) // batch)
@@ -256,7 +262,8 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
             if options.hide_detector:
                 raw = hide(raw, detectors, options.hide_detector)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                loss = class_loss(network(raw), labels[rows].to(device), weighting, rows)
+                track = None if weighting.tracks is None else weighting.tracks[rows]
+                loss = class_loss(network(raw), labels[rows].to(device), track, species)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -264,7 +271,9 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
             schedule.step()
             total, seen = total + loss.detach() * len(rows), seen + len(rows)
         logits = predict(average.network, validation.features)
-        held_out = class_loss(torch.from_numpy(logits), torch.from_numpy(validation.labels), unweighted)
+        held_out = class_loss(
+            torch.from_numpy(logits), torch.from_numpy(validation.labels), weights_of(validation), weighting.species
+        )
         return {
             "tracks": seen,
             "train_loss": float(total) / seen,
@@ -273,11 +282,11 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
         }
 
     started = {} if fitting.start is None else {"start": model_digest(fitting.start)}
-    arrays = (train.features, train.labels, validation.features, validation.labels)
+    arrays = [a for part in (train, validation) for a in (part.features, part.labels, part.weights) if a is not None]
     identity = fingerprint(info.model_dump(mode="json"), started, *arrays)
     modules = {"network": network, "average": average.network}
     training = Training(modules, optimiser, schedule, fitting.checkpoint, identity)
     label = f"run {info.run} {model.folder.name}"
     training.run(options.epochs, epoch, watch=average.network, patience=options.patience, label=label)
     training.write_history(model.folder / HISTORY_FILE)
-    finish(model, average.network, validation, np.log(unweighted.species.numpy()))
+    finish(model, average.network, validation, np.log(weighting.species.numpy()))

@@ -1,0 +1,1 @@
+"""Calibration of the simulated detector response to data, without labels."""
