@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from pidflow.config import batches, check_runs, file_key, load_runs, validate
+from pidflow.config.adapt import CHOSEN
 from pidflow.config.published import published_config
 from pidflow.config.studies import SCRATCH, source_and_targets, transfer_settings, tuned_run
 from pidflow.ingest.remote import is_remote
@@ -29,6 +30,10 @@ except PidflowError as error:
 
 COMPARED = list(CONFIG.compared)
 PUBLISHED = CONFIG.published
+# the model that is adapted, and its candidates that begin with their own sample or with weights
+SOURCE = CONFIG.models[CONFIG.adapt.model]
+SAMPLES = [name for name, steps in CONFIG.adapt.used.items() if CONFIG.adapt.changes_sample(steps[-1])]
+TRAINED = [name for name in CONFIG.adapt.used if name not in SAMPLES]
 # without adaptation and with it
 NETWORKS = [CONFIG.adapt.model, CONFIG.adapted] if CONFIG.adapted else [PUBLISHED]
 # those with a learning curve
@@ -77,9 +82,20 @@ def bad_files(run):
 
 
 def kinds_of(*models):
-    """Return the kinds of models and of what they are made of, sorted; an adapted network is of its source's kind."""
-    names = [CONFIG.adapt.model if model == CONFIG.adapted else model for model in models]
+    """Return the kinds of models and of what they are made of, sorted; an adapted model is of its source's kind."""
+    adapted = {CONFIG.adapted, *CONFIG.candidates}
+    names = [CONFIG.adapt.model if model in adapted else model for model in models]
     return sorted({CONFIG.models[name].kind for name in CONFIG.with_needed(*names)})
+
+
+def step_kinds(candidate):
+    """Return the module of a candidate's last step, as `digest` takes it."""
+    return [f"adapt.steps.{CONFIG.adapt.last(candidate).kind}"]
+
+
+def any_of(names):
+    """Return a regular expression for one of some names, or for nothing."""
+    return "|".join(names) or "(?!)"
 
 
 def code_of(script, *models):
@@ -211,6 +227,34 @@ def start_of(wildcards):
         return []
     directory = Path(source, "model.json").is_file() or Path(source).parent.name == "train"
     return source if directory else f"<results>/start/{wildcards.model}"
+
+
+def sample_of(run, candidate):
+    """Return the simulated dataset that a candidate is trained on; None: the plain one."""
+    sample = None if candidate is None else CONFIG.adapt.sample_of(candidate)
+    return f"<results>/{run}/" + ("dataset" if sample is None else f"adapt/{sample}") + "/simulation.parquet"
+
+
+def sample_before(wildcards):
+    """Return the simulated dataset that a candidate's last step changes."""
+    return sample_of(wildcards.run, CONFIG.adapt.before(wildcards.candidate))
+
+
+def model_before(wildcards):
+    """Return the model directory that a candidate's last step starts from."""
+    before = CONFIG.adapt.before(wildcards.candidate)
+    name = CONFIG.adapt.model if before is None else f"{CONFIG.adapt.model}_{before}"
+    return f"<results>/{wildcards.run}/train/{name}"
+
+
+def v0s_if_any(wildcards):
+    """Return the folders with V0 candidates of both samples as named inputs, if they are searched."""
+    return {f"v0s_{s}": track_tables(wildcards.run, s) for s in v0_samples_of(wildcards)}
+
+
+def steps_of(candidate):
+    """Return the settings of all steps of a candidate."""
+    return [settings(CONFIG.adapt.steps[step]) for step in CONFIG.adapt.chains[candidate]]
 
 
 def truth_files(wildcards):

@@ -31,6 +31,7 @@ rule build_dataset:
         response=rules.fit_response.output.response,
         inputs=rules.check_inputs.output.inputs,
     output:
+        **{"probes": "<results>/{run}/dataset/{sample}.probes.parquet"} if CONFIG.ingest.v0 else {},
         dataset="<results>/{run}/dataset/{sample}.parquet",
         quality="<results>/{run}/dataset/{sample}.quality.json",
     log:

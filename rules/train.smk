@@ -35,34 +35,6 @@ rule train_model:
         "../workflow/scripts/train_model.py"
 
 
-rule adapt_model:
-    input:
-        model=f"<results>/{{run}}/train/{CONFIG.adapt.model}",
-        simulation="<results>/{run}/dataset/simulation.parquet",
-        data="<results>/{run}/dataset/data.parquet",
-    output:
-        model=directory(f"<results>/{{run}}/train/{CONFIG.adapt.model}_{{method}}"),
-    log:
-        "<logs>/{run}/adapt_model/{method}.log",
-        record="<results>/{run}/provenance/adapt_model/{method}.json",
-    wildcard_constraints:
-        method=CONFIG.adapt.method,
-    conda:
-        "../envs/models.yaml"
-    resources:
-        mem_mb=megabytes(2000, per_mb=8, of="simulation"),
-        runtime=minutes(240, per_gb=240, of="simulation"),
-    params:
-        kinds=kinds_of(CONFIG.adapt.model) if CONFIG.adapted else [],
-        adapt=settings(CONFIG.adapt),
-        accelerator=CONFIG.accelerator,
-        code=code_of("adapt_model.py", CONFIG.adapt.model) if CONFIG.adapted else None,
-    message:
-        "Run {wildcards.run}: adapt the network to data by {wildcards.method}"
-    script:
-        "../workflow/scripts/adapt_model.py"
-
-
 rule retrieve_model:
     output:
         model=directory("<results>/start/{model}"),

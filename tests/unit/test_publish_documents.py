@@ -104,11 +104,11 @@ def test_card_tells_what_a_user_needs(tmp_path: Path) -> None:
 
 
 def test_card_follows_masks_adaptation_and_tables(tmp_path: Path) -> None:
-    info = make_info(
-        features=("p", "tpc_nsigma_pi"), masks={"tof": 0.4}, adaptation={"method": "dann", "strength": 0.1}
-    )
+    steps = ({"kind": "dann", "strength": 0.1, "epochs": 8}, {"kind": "mcc"})
+    info = make_info(features=("p", "tpc_nsigma_pi"), masks={"tof": 0.4}, adaptation=steps)
     card = make_card(tmp_path, info)
-    assert "Method `dann` (strength = 0.1)" in card and "fTPCNSigmaPi" in card and "`autoMode` must stay off" in card
+    assert "\n1. `dann` (strength = 0.1, epochs = 8)\n2. `mcc` (default settings)\n" in card
+    assert "fTPCNSigmaPi" in card and "`autoMode` must stay off" in card
     assert fragment(card)["ptCuts"]["values"][0] == ["0.0", "0.4", "0.0"]
     assert fragment(card)["autoMode"] == "false"
 

@@ -1,9 +1,8 @@
-"""Training: reading of tracks, the loop, weights of the loss, warm start, adaptation and score tables."""
+"""Training: reading of tracks, the loop, weights of the loss, warm start and score tables."""
 
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,13 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from models_sample import content, fse, library_state, mlp  # noqa: F401
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from tracks_sample import make_dataset
 
 from pidflow import parquet
-from pidflow.config.models import Adapt
 from pidflow.errors import PidflowError
 from pidflow.files import write_json
 from pidflow.model import read_info
@@ -36,8 +34,7 @@ from pidflow.models.network import Optimisation
 from pidflow.parquet import matrix
 from pidflow.scores import certainty_column
 from pidflow.tracks import ROW_ID
-from pidflow.train import dann, engine, network
-from pidflow.train.adapt import adapt_model
+from pidflow.train import engine, network
 from pidflow.train.data import read_features, read_tracks
 from pidflow.train.fit import fit_model
 from pidflow.train.score import score_dataset
@@ -56,8 +53,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gbdt": {"trees": 40, "leaves": 7},
     "nsigma": {},
 }
-ADAPT = {"method": "dann", "model": "fse", "strength": 0.1, "epochs": 2, "discriminator_epochs": 1,
-         "discriminator_hidden": 8, "learning_rate": 0.001}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,21 +78,10 @@ def train(folder: Path, model: Path, kind: str = "fse", dataset: str = "simulati
     return model
 
 
-def adapt(folder: Path, model: Path, target: Path, data: Path | None = None, **changes: Any) -> Path:
-    files = (folder / "simulation.parquet", data or folder / "data.parquet")
-    adapt_model(model, *files, target, settings=ADAPT | changes, accelerator="cpu", threads=1)
-    return target
-
-
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Path:
     torch.set_num_threads(1)
     return train(folder, folder / "fse")
-
-
-@pytest.fixture(scope="module")
-def adapted(folder: Path, model: Path) -> Path:
-    return adapt(folder, model, folder / "adapted")
 
 
 def read(folder: Path, split: str = "train") -> Tracks:
@@ -108,25 +92,7 @@ def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), name, values)
 
 
-# gradient reversal, schedules, measures
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.3, 2.0])
-def test_reversed_gradient(strength: float) -> None:
-    values = torch.randn(4, 3, requires_grad=True)
-    weight = torch.randn(4, 3)
-    passed = dann.ReverseGradient.apply(values, strength)
-    assert torch.equal(passed, values)
-    (passed * weight).sum().backward()
-    torch.testing.assert_close(values.grad, -strength * weight)
-
-
-def test_strength_grows_from_nothing_to_its_final_value() -> None:
-    assert dann.strength_at(0.0, 0.7) == 0.0
-    for progress in (0.1, 0.5, 1.0):
-        # 2/(1 + e⁻²ˣ) − 1 is tanh x
-        assert dann.strength_at(progress, 0.7) == pytest.approx(0.7 * math.tanh(5 * progress))
-    assert dann.strength_at(1.0, 0.7) == pytest.approx(0.7, rel=1e-4)
+# schedules, measures
 
 
 def test_learning_rate_rises_and_falls() -> None:
@@ -458,9 +424,9 @@ def test_loss_is_the_weighted_cross_entropy(members: int | None) -> None:
     assert weighting.tracks is not None
     for given, species, tracks in (
         ((), torch.ones(2), one),
-        ((weighting,), weighting.species, one),
-        ((network.Weighting(weighting.species, None), rows), weighting.species, one),
-        ((weighting, rows), weighting.species, weighting.tracks[rows]),
+        ((None, weighting.species), weighting.species, one),
+        ((weighting.tracks[rows],), torch.ones(2), weighting.tracks[rows]),
+        ((weighting.tracks[rows], weighting.species), weighting.species, weighting.tracks[rows]),
     ):
         torch.testing.assert_close(network.class_loss(logits, labels, *given), expected(species, tracks))
 
@@ -611,11 +577,9 @@ def areas(certainty: np.ndarray, tracks: Tracks, rows: np.ndarray) -> list[float
     return [roc_auc_score(tracks.labels[rows, n], certainty[rows, n]) for n in range(len(SPECIES))]
 
 
-@pytest.mark.parametrize("kind", ["fse", "gbdt", "adapted"])
-def test_models_learn_species_with_and_without_tof(
-    folder: Path, model: Path, adapted: Path, tmp_path: Path, kind: str
-) -> None:
-    place = {"fse": model, "adapted": adapted}.get(kind) or train(folder, tmp_path / "gbdt", "gbdt")
+@pytest.mark.parametrize("kind", ["fse", "gbdt"])
+def test_models_learn_species_with_and_without_tof(folder: Path, model: Path, tmp_path: Path, kind: str) -> None:
+    place = model if kind == "fse" else train(folder, tmp_path / "gbdt", "gbdt")
     test = read(folder, "test")
     certainty = load(place).score(test.features)
     assert certainty.dtype == np.float32 and certainty.min() >= 0 and certainty.max() <= 1
@@ -650,12 +614,12 @@ def test_species_without_tracks(folder: Path, tmp_path: Path, split: str) -> Non
     assert not (tmp_path / "model").exists()
 
 
-def test_model_folders_hold_no_pickle(folder: Path, model: Path, adapted: Path, tmp_path: Path) -> None:
+def test_model_folders_hold_no_pickle(folder: Path, model: Path, tmp_path: Path) -> None:
     trees, cuts = (train(folder, tmp_path / kind, kind) for kind in ("gbdt", "nsigma"))
-    assert set(content(model)) == set(content(adapted)) == {"model.json", "weights.safetensors", "history.parquet"}
+    assert set(content(model)) == {"model.json", "weights.safetensors", "history.parquet"}
     assert set(content(trees)) == {"model.json", "trees_211.txt", "trees_321.txt", "trees_2212.txt"}
     assert set(content(cuts)) == {"model.json"}
-    for place in (model, adapted, trees, cuts):
+    for place in (model, trees, cuts):
         for name, text in content(place).items():
             # pickles begin with 0x80, torch's files are ZIP archives
             assert text[:1] != b"\x80" and text[:2] != b"PK", name
@@ -675,114 +639,6 @@ def test_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"kind": "fse", "run": 1}')
     with pytest.raises(PidflowError, match=r"model.json: key 'species'"):
         load(tmp_path)
-
-
-# adaptation
-
-
-def test_history_of_an_adaptation(model: Path, adapted: Path) -> None:
-    unadapted = min(pq.read_table(model / "history.parquet")["validation_loss"].to_pylist())
-    history = pq.read_table(adapted / "history.parquet").to_pylist()
-    assert set(history[0]) == {
-        "epoch", "train_loss", "domain_loss", "domain_accuracy", "validation_loss", "validation_auc",
-    }  # fmt: skip
-    assert len(history) == 3
-    # the first pass trains the discriminator alone: the network's loss is that of the source
-    assert history[0]["validation_loss"] == pytest.approx(unadapted, rel=1e-6)
-    assert history[1]["validation_loss"] != pytest.approx(unadapted, rel=1e-6)
-    assert all(entry["train_loss"] > 0 for entry in history)
-    assert all(0.3 < entry["domain_accuracy"] < 0.9 for entry in history)
-
-
-def test_killed_adaptation_goes_on_to_the_same_bytes(
-    folder: Path, model: Path, adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    with monkeypatch.context() as patch:
-        patch.setattr(dann, "macro_auc", dies_after(2, dann.macro_auc))
-        with pytest.raises(KeyboardInterrupt):
-            adapt(folder, model, tmp_path / "dann")
-    assert (tmp_path / ".dann.checkpoint").is_file()
-    assert content(adapt(folder, model, tmp_path / "dann")) == content(adapted)
-    assert "resumed after epoch 2" in capsys.readouterr().out
-    assert not (tmp_path / ".dann.checkpoint").exists()
-
-
-def test_checkpoint_of_another_source_is_ignored(
-    folder: Path, model: Path, adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """Two networks can have the same description and differ in their weights."""
-    twin = tmp_path / "twin"
-    shutil.copytree(model, twin)
-    weights = load_file(twin / "weights.safetensors")
-    save_file({name: tensor + 0.1 for name, tensor in weights.items()}, twin / "weights.safetensors")
-    with monkeypatch.context() as patch:
-        patch.setattr(dann, "macro_auc", dies_after(1, dann.macro_auc))
-        with pytest.raises(KeyboardInterrupt):
-            adapt(folder, twin, tmp_path / "dann")
-    assert content(adapt(folder, model, tmp_path / "dann")) == content(adapted)
-    assert "resumed" not in capsys.readouterr().out
-
-
-def test_data_without_training_tracks_is_refused(folder: Path, model: Path, tmp_path: Path) -> None:
-    data = pq.read_table(folder / "data.parquet")
-    pq.write_table(data.filter(pc.field("split") == "test"), tmp_path / "data.parquet")
-    with pytest.raises(PidflowError, match="has no training track to adapt to"):
-        adapt(folder, model, tmp_path / "dann", tmp_path / "data.parquet")
-
-
-@pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [("mlp", "kind 'mlp' has no encoder to adapt"), ("gbdt", "kind 'gbdt' cannot be adapted; set 'adapt.model'")],
-)
-def test_model_without_an_encoder_is_not_adapted(folder: Path, tmp_path: Path, kind: str, sentence: str) -> None:
-    with pytest.raises(PidflowError, match=sentence):
-        adapt(folder, train(folder, tmp_path / kind, kind), tmp_path / "dann")
-
-
-def test_discriminator_alone_leaves_the_network(folder: Path, model: Path, tmp_path: Path) -> None:
-    # stop before the first joint pass, and look at the network in the checkpoint
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dann, "macro_auc", dies_after(2, dann.macro_auc))
-        with pytest.raises(KeyboardInterrupt):
-            adapt(folder, model, tmp_path / "m", epochs=1, discriminator_epochs=2)
-    weights = torch.load(tmp_path / ".m.checkpoint", weights_only=True)["modules"]["network"]
-    for name, tensor in load(model).trained.network.state_dict().items():  # type: ignore[attr-defined]
-        assert torch.equal(weights[name], tensor), name
-
-
-def test_labels_of_data_have_no_influence(folder: Path, model: Path, adapted: Path, tmp_path: Path) -> None:
-    data = pq.read_table(folder / "data.parquet")
-    assert data["pdg_code"].null_count == data.num_rows
-    planted = with_column(data, "pdg_code", pa.array(np.resize(SPECIES, data.num_rows), pa.int32()))
-    for name in ("mother_pdg_code", "is_physical_primary"):
-        filled = pa.array(np.ones(data.num_rows, int)).cast(data.schema.field(name).type)
-        planted = with_column(planted, name, filled)
-    other = with_column(data, "tpc_signal", pa.array(data["tpc_signal"].to_numpy() + np.float32(1)))
-    found = {}
-    for name, table in {"planted": planted, "other": other}.items():
-        pq.write_table(table, tmp_path / f"{name}.parquet")
-        found[name] = content(adapt(folder, model, tmp_path / name, tmp_path / f"{name}.parquet"))
-    assert found["planted"] == content(adapted)
-    assert found["other"]["weights.safetensors"] != content(adapted)["weights.safetensors"]
-
-
-def test_adaptation_reads_the_training_set_of_data_only(
-    folder: Path, model: Path, adapted: Path, tmp_path: Path
-) -> None:
-    data = pq.read_table(folder / "data.parquet")
-    training = data["split"].to_numpy(zero_copy_only=False) == "train"
-    spoiled = np.where(training, data["tpc_signal"].to_numpy(), 0).astype(np.float32)
-    pq.write_table(with_column(data, "tpc_signal", pa.array(spoiled)), tmp_path / "data.parquet")
-    assert content(adapt(folder, model, tmp_path / "dann", tmp_path / "data.parquet")) == content(adapted)
-
-
-def test_adapted_model_says_so(model: Path, adapted: Path) -> None:
-    before, after = read_info(model), read_info(adapted)
-    assert before.adaptation is None
-    assert after.adaptation == ADAPT == Adapt.model_validate(ADAPT).model_dump(mode="json")
-    assert after.model_copy(update={"adaptation": None}) == before
 
 
 # scores

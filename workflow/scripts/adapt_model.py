@@ -1,19 +1,19 @@
-"""Adapt the trained network to unlabelled data.
+"""Train a network further on labelled simulation and unlabelled data.
 
-Input: the network, the labelled simulation and the unlabelled data. Output: the adapted model directory.
+Input: the network, the simulated dataset and that of data. Output: the adapted model directory.
 """
 
 from pidflow.jobs import job
 
 with job(snakemake):
-    from pidflow.train.adapt import adapt_model
+    from pidflow.adapt.network import adapt_network
 
-    adapt_model(
+    adapt_network(
         snakemake.input.model,
         snakemake.input.simulation,
         snakemake.input.data,
         snakemake.output.model,
-        settings=snakemake.params.adapt,
+        settings=snakemake.params.step,
         accelerator=snakemake.params.accelerator,
         threads=snakemake.threads,
     )

@@ -1,6 +1,7 @@
 """Select tracks, add nσ, apply the detector masks and assign each collision to a set.
 
-Input: track tables and response. Output: the dataset and the account of what was kept.
+Input: track tables and response. Output: the dataset, that of the legs of V0 candidates, and the
+account of what was kept.
 """
 
 from pidflow.jobs import job
@@ -16,5 +17,7 @@ with job(snakemake):
         snakemake.input.inputs,
         snakemake.output.dataset,
         snakemake.output.quality,
+        v0s=find_tables(snakemake.input.tracks, "v0s"),
+        probes=snakemake.output.get("probes"),
         settings=Dataset.model_validate(snakemake.params.dataset),
     )

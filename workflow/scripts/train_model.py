@@ -24,5 +24,6 @@ with job(snakemake):
         accelerator=params.accelerator,
         needed=dict(zip(params.needed, given.get("needed", ()), strict=True)),
         start=given.get("start") or None,
+        adaptation=params.get("adaptation", ()),
         fraction=params.get("fraction", 1.0),
     )

@@ -58,10 +58,12 @@ def digest(program: str) -> str:
     ----------
     program
         File name of a script in the folder that holds the package, such as ``ingest_files.py``; after it, separated
-        by spaces, the kinds of model (`pidflow.models`) that it loads by name: ``train_model.py gbdt``.
+        by spaces, what it loads by name: kinds of model (`pidflow.models`) and of step (`pidflow.adapt.steps`), such as
+        ``adapt_model.py fse adapt.steps.dann``.
     """
     script, *kinds = program.split()
-    roots = (_ROOT / script, *(_ROOT / "pidflow" / "models" / f"{kind}.py" for kind in kinds))
+    modules = (kind if "." in kind else f"models.{kind}" for kind in kinds)
+    roots = (_ROOT / script, *(_ROOT.joinpath("pidflow", *module.split(".")).with_suffix(".py") for module in modules))
     result = hashlib.sha256()
     for path in sorted({path for root in roots for path in sources(root)}):
         result.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

@@ -40,7 +40,7 @@ class ModelInfo(BaseModel):
     settings
         Its block of the configuration.
     adaptation
-        Method and settings of the domain adaptation, or None.
+        Settings of each step of adaptation, its kind among them, in the order in which they were done.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,7 +52,7 @@ class ModelInfo(BaseModel):
     masks: dict[str, float]
     seed: int
     settings: dict[str, Any]
-    adaptation: dict[str, Any] | None = None
+    adaptation: tuple[dict[str, Any], ...] = ()
 
     def write(self, folder: str | Path) -> None:
         """Write ``model.json`` into `folder`."""

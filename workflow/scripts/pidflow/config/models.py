@@ -9,6 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from pidflow.blocks import Block, Count, Fraction, NotNegative, Positive
+from pidflow.config.adapt import CHOSEN, UNADAPTED, Adapt
 from pidflow.config.studies import Transfer, Tune
 from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
@@ -204,23 +205,11 @@ def _named_kinds(models: object) -> object:
     return named
 
 
-class Adapt(Block):
-    """Domain adaptation of the network to unlabelled data."""
-
-    method: Literal["none", "dann"] = Field("dann", description="'none' where a run has no data files")
-    model: str = Field("fse", description="network that is adapted, an entry of 'models'")
-    strength: Positive = Field(0.1, description="final weight of the reversed gradient")
-    epochs: Count = Field(8, description="passes over the simulated training set")
-    discriminator_epochs: Count = Field(1, description="passes that train the discriminator alone first")
-    discriminator_hidden: Count = Field(64, description="hidden width of the domain discriminator")
-    learning_rate: Positive = Field(5e-4, description="learning rate")
-
-
 class Evaluate(Block):
     """Metrics and plots."""
 
     methods: tuple[str, ...] = Field(
-        ("nsigma", "gbdt", "fse"), description="entries of 'models' that are compared; the adapted network joins them"
+        ("nsigma", "gbdt", "fse"), description="entries of 'models' that are compared; the candidates of adaptation join them"
     )
     ceiling: bool = Field(True, description="compare with the best that is possible, where it is known: example runs")
     equalise: tuple[str, ...] = Field(
@@ -264,7 +253,7 @@ class Closure(Block):
 class Publish(Block):
     """Export and the local registry."""
 
-    model: str = Field("adapted", description="what is published: the adapted network, or an entry of 'models'")
+    model: str = Field("adapted", description="what is published: the adapted model, or an entry of 'models'")
     path: str = Field("Users/p/pidflow/PIDML", description="path in the registry; no component may be a number")
     uncommitted: Literal["mark", "refuse"] = Field(
         "mark",
@@ -350,10 +339,10 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _publishable(self) -> Self:
-        if self.publish.model == "adapted" and self.adapt.method == "none":
+        if self.publish.model == "adapted" and self.adapt.method == UNADAPTED:
             raise ValueError("'publish.model' is adapted but 'adapt.method' is none; choose another model or a method")
         given = {"evaluate.methods": self.evaluate.methods}
-        given["adapt.model"] = (self.adapt.model,) if self.adapt.method != "none" else ()
+        given["adapt.model"] = (self.adapt.model,) if self.adapt.method != UNADAPTED else ()
         given["publish.model"] = (self.publish.model,) if self.publish.model != "adapted" else ()
         given |= {f"models.{name}.members": entry.needs for name, entry in self.models.items()}
         for key, names in given.items():
@@ -361,8 +350,15 @@ class Config(Block):
                 raise ValueError(
                     f"'{key}' names {unknown[0]}, which is no entry of 'models'; add it or correct the name"
                 )
-        for taken in {"adapted", "oracle", "ceiling", self.adapted} & set(self.models):
+        for taken in {"adapted", "oracle", "ceiling", self.adapted, *self.candidates} & set(self.models):
             raise ValueError(f"'models.{taken}' has a name that stands for another model; give it another one")
+        if self.adapted and not model_of(self.models[self.adapt.model].kind).is_network:
+            for name, steps in self.adapt.used.items():
+                if not self.adapt.changes_sample(steps[-1]):
+                    raise ValueError(
+                        f"'adapt.candidates.{name}' trains a network further, and 'adapt.model' {self.adapt.model} is "
+                        "none; name a network, or remove the candidate"
+                    )
         if self.published not in self.compared:
             raise ValueError(f"'evaluate.methods' must name {self.publish.model}, the model that is published")
         if self.publish.model != "adapted" and not model_of(self.models[self.publish.model].kind).exported:
@@ -383,13 +379,18 @@ class Config(Block):
 
     @property
     def adapted(self) -> str | None:
-        """Name of the adapted network."""
-        return None if self.adapt.method == "none" else f"{self.adapt.model}_{self.adapt.method}"
+        """Name of the adapted model."""
+        return None if self.adapt.method == UNADAPTED else f"{self.adapt.model}_{CHOSEN}"
+
+    @property
+    def candidates(self) -> dict[str, str]:
+        """Candidates of adaptation by the name of their model."""
+        return {f"{self.adapt.model}_{name}": name for name in self.adapt.used}
 
     @property
     def compared(self) -> tuple[str, ...]:
         """Names of all models that are compared."""
-        return (*self.evaluate.methods, *([self.adapted] if self.adapted else []))
+        return (*self.evaluate.methods, *self.candidates, *([self.adapted] if self.adapted else []))
 
     def with_needed(self, *names: str) -> tuple[str, ...]:
         """Return entries of 'models' with what they are made of, in the order of the entries."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pidflow.config.adapt import UNADAPTED
 from pidflow.config.models import Config
 from pidflow.config.runs import Run
 
@@ -35,7 +36,7 @@ def published_config(config: Config, run: Run) -> dict[str, Any]:
     policy = config.ingest.bad_files_of_run.get(run.run, config.ingest.bad_files)
     content["ingest"]["bad_files"] = policy.model_dump(mode="json")
     adapted = config.publish.model == "adapted"
-    content["adapt"] = config.adapt.model_dump(mode="json") if adapted else {"method": "none"}
+    content["adapt"] = config.adapt.model_dump(mode="json") if adapted else {"method": UNADAPTED}
     if any(config.example.makes(uri) for uri in (*run.data, *run.simulation)):
         shift = config.example.shifts.get(run.run, "none")
         content["example"] = {**config.example.model_dump(mode="json"), "shifts": {str(run.run): shift}}

@@ -238,7 +238,7 @@ def check_runs(config: Config, runs: Mapping[int, Run]) -> None:
                     "'closure.truth' to null, or give local files"
                 )
             continue
-        if config.adapt.method != "none":
+        if config.adapted:
             raise PidflowError(
                 f"{config.runs}: run {run.run} has no data to adapt to; give its data files, "
                 "or set 'adapt.method' to none and 'publish.model' to fse"

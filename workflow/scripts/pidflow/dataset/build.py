@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ from numpy.typing import NDArray
 
 from pidflow.config.models import Dataset
 from pidflow.dataset.response import Response, read_response
-from pidflow.dataset.selection import apply_masks, cut_results, require_columns
+from pidflow.dataset.selection import PROMPT_CUTS, apply_masks, cut_results, require_columns
 from pidflow.dataset.split import split_of
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, replacing, write_json
 from pidflow.parquet import batches
 from pidflow.physics import SPECIES
-from pidflow.tracks import DATASET_COLUMNS, DETECTOR_PATTERNS, schema
+from pidflow.tracks import DATASET_COLUMNS, DETECTOR_PATTERNS, ROW_ID, schema
 
 
 def build_dataset(
@@ -31,6 +33,8 @@ def build_dataset(
     quality: str | Path,
     *,
     settings: Dataset,
+    v0s: Sequence[str | Path] = (),
+    probes: str | Path | None = None,
 ) -> None:
     """Write a run's dataset and the account of what was kept.
 
@@ -49,6 +53,11 @@ def build_dataset(
         of detector patterns and sets.
     settings
         The ``dataset`` block of the configuration.
+    v0s
+        V0 tables of the same sample.
+    probes
+        Dataset of the legs of V0 candidates, which only the cuts on tracks from the collision itself
+        (`pidflow.dataset.selection.PROMPT_CUTS`) are not applied to; None: not written.
 
     Raises
     ------
@@ -61,20 +70,27 @@ def build_dataset(
     patterns: Counter[str] = Counter()
     sets: Counter[str] = Counter()
     columns = schema(DATASET_COLUMNS)
-    with replacing(output) as temporary:
-        with pq.ParquetWriter(
-            temporary, columns, compression="zstd", compression_level=1, use_dictionary=["source", "split"]
-        ) as writer:
-            for table in chain.from_iterable(batches(path) for path in tables):
-                kept = np.ones(table.num_rows, dtype=bool)
-                cut_flow["read"] += table.num_rows
-                for name, passed in cut_results(table, settings.selection).items():
-                    kept &= passed
-                    cut_flow[name] += int(kept.sum())
-                selected = _complete(table.filter(pa.array(kept)), expected, settings)
-                patterns.update(_patterns(selected))
-                sets.update(selected["split"].to_pylist())
-                writer.write_table(selected.select(columns.names).cast(columns))
+    legs = _legs(v0s)
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(_writer(stack.enter_context(replacing(output)), columns))
+        probe_writer = None if probes is None else stack.enter_context(
+            _writer(stack.enter_context(replacing(probes)), columns)
+        )  # fmt: skip
+        for table in chain.from_iterable(batches(path) for path in tables):
+            kept, of_leg = np.ones((2, table.num_rows), dtype=bool)
+            cut_flow["read"] += table.num_rows
+            for name, passed in cut_results(table, settings.selection).items():
+                kept &= passed
+                if name not in PROMPT_CUTS:
+                    of_leg &= passed
+                cut_flow[name] += int(kept.sum())
+            selected = _complete(table.filter(pa.array(kept)), expected, settings)
+            patterns.update(_patterns(selected))
+            sets.update(selected["split"].to_pylist())
+            writer.write_table(selected.select(columns.names).cast(columns))
+            if probe_writer is not None:
+                found = _complete(_only(table.filter(pa.array(of_leg)), legs), expected, settings)
+                probe_writer.write_table(found.select(columns.names).cast(columns))
         if not sets:
             after = ", ".join(f"{name} {count}" for name, count in cut_flow.items()) or "none read"
             raise PidflowError(f"{tables[0]}: no track passes the selection ({after}); loosen 'dataset.selection'")
@@ -90,6 +106,25 @@ def build_dataset(
             "sets": {name: sets[name] for name in ("train", "validation", "test")},
         },
     )
+
+
+def _writer(path: Path, columns: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(path, columns, compression="zstd", compression_level=1, use_dictionary=["source", "split"])
+
+
+def _legs(v0s: Sequence[str | Path]) -> pa.Table:
+    """Return the row ids of the tracks that are legs of V0 candidates."""
+    empty = schema().empty_table().select(list(ROW_ID))
+    parts = [pq.read_table(path, columns=list(ROW_ID)).cast(empty.schema) for path in v0s]
+    return pa.concat_tables([empty, *parts]).group_by(list(ROW_ID)).aggregate([])
+
+
+def _only(table: pa.Table, legs: pa.Table) -> pa.Table:
+    """Return the rows of a track table that are in a table of row ids, in their order."""
+    ids = table.select(list(ROW_ID)).append_column("position", pa.array(np.arange(table.num_rows)))
+    ids = ids.set_column(0, "source", ids["source"].cast(legs.schema.field("source").type))
+    found = ids.join(legs, list(ROW_ID), join_type="left semi")
+    return table.take(pa.array(np.sort(found["position"].to_numpy())))
 
 
 def _complete(table: pa.Table, response: Response, settings: Dataset) -> pa.Table:

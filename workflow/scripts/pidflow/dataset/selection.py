@@ -39,6 +39,9 @@ _CUTS: dict[str, tuple[tuple[str, ...], Callable[..., Passed]]] = {
 Defaults follow O2Physics ``Common/Core/TrackSelectionDefaults.cxx`` (global tracks, Run 3).
 """
 
+PROMPT_CUTS = ("its_inner_hit", "dca_xy_pt_dependent", "dca_z_max")
+"""Cuts on what comes from the collision itself, which legs of decays fail by nature."""
+
 
 def _applied(cuts: Selection) -> dict[str, Any]:
     return {name: value for name in _CUTS if (value := getattr(cuts, name)) is not None and value is not False}

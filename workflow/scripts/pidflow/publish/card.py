@@ -78,12 +78,15 @@ def _code(surroundings: Mapping[str, Any]) -> str:
 
 
 def _adaptation(info: ModelInfo) -> str:
-    if info.adaptation is None or info.adaptation.get("method") == "none":
+    if not info.adaptation:
         return "None: the model knows simulation only, and its certainties on data carry the simulation's defects."
-    settings = ", ".join(f"{key} = {value}" for key, value in info.adaptation.items() if key != "method")
+    steps = []
+    for number, step in enumerate(info.adaptation, 1):
+        settings = ", ".join(f"{key} = {value}" for key, value in step.items() if key != "kind")
+        steps.append(f"{number}. `{step['kind']}` ({settings or 'default settings'})")
     return (
-        f"Method `{info.adaptation.get('method')}` ({settings or 'default settings'}), from simulation to the run's own"
-        " tracks without labels; no label of data was used to train, select or stop."
+        "From simulation to the run's own tracks without labels; no label of data was used to train, select or stop."
+        " Steps, in this order:\n\n" + "\n".join(steps)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def fit_model(
     accelerator: str = "cpu",
     needed: Mapping[str, str | Path] | None = None,
     start: str | Path | None = None,
+    adaptation: Sequence[dict[str, Any]] = (),
     fraction: float = 1.0,
 ) -> None:
     """Train a model and write its model directory.
@@ -56,14 +57,17 @@ def fit_model(
         Model directories of the models that this one is made of, by name.
     start
         Model directory whose weights a network starts from.
+    adaptation
+        Settings of the steps that adapted the dataset.
     fraction
         Share of the training collisions to use.
     """
     kind = model_of(settings["kind"])
     names = kind.columns(read_json(features)["features"], species)
     info = ModelInfo(
-        kind=settings["kind"], run=run, species=species, features=names, masks=masks, seed=seed, settings=settings
-    )
+        kind=settings["kind"], run=run, species=species, features=names, masks=masks, seed=seed, settings=settings,
+        adaptation=tuple(adaptation),
+    )  # fmt: skip
     train = read_tracks(dataset, "train", names, species, fraction=fraction)
     validation = read_tracks(dataset, "validation", names, species)
     label = f"run {run} {Path(folder).name}"

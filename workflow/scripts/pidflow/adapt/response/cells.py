@@ -8,12 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pidflow.adapt.response.signals import Columns, Floats
+from pidflow.physics import BY_PDG
 
 GROUPS = ("e", "pi", "K", "p", "rest")
 """Muons are with the pions, from which no signal tells them here; `rest` has all else, unknown particles too."""
 
 PIONS = GROUPS.index("pi")
 REST = len(GROUPS) - 1
+MASSES = tuple(BY_PDG[code].mass for code in (11, 211, 321, 2212, 211))
+"""Of each group, GeV/c²; most unknown particles are pions."""
+
 _GROUP_OF = {11: 0, 13: 1, 211: 1, 321: 2, 2212: 3}
 
 

@@ -9,13 +9,13 @@ complement of the information matrix). No label of data exists here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pidflow.adapt.response.cells import GROUPS, PIONS, REST, Grid, charge_of
+from pidflow.adapt.response.cells import GROUPS, MASSES, PIONS, REST, Grid, charge_of
 from pidflow.adapt.response.signals import Columns, Floats, Signal
 from pidflow.adapt.response.smooth import design
 from pidflow.adapt.response.templates import SMOOTHING, Axis, Templates
@@ -28,6 +28,7 @@ _FEWEST = 300
 _FEWEST_OF_REGION = 50
 _FEWEST_OF_BIN = 20
 _BINS_PER_WIDTH = 4.0
+_MOST_WIDTHS = 60.0
 _SCAN = np.linspace(-4.0, 4.0, 33)
 _PRIOR_OFFSET = 1.0
 """Spread, in units of the resolution, that the slopes of the offset are expected to have at most."""
@@ -76,12 +77,13 @@ class Shape:
     ----------
     log_p
         Middle of each momentum bin, ln(GeV/c), [P].
-    centre, width
-        Median of the coordinate and its robust width for a track of the best quality, [G, P].
+    distance, width
+        Median distance of the coordinate from its expectation, and the robust width around it for a track of the
+        best quality, [G, P].
     """
 
     log_p: Floats
-    centre: Floats
+    distance: Floats
     width: Floats
 
     @classmethod
@@ -92,26 +94,21 @@ class Shape:
         edges = np.quantile(log_p, np.linspace(0.0, 1.0, bins + 1))
         middle = 0.5 * (edges[1:] + edges[:-1])
         number = np.clip(np.digitize(log_p, edges[1:-1]), 0, bins - 1)
-        centre, width = np.full((2, len(GROUPS), bins), np.nan)
-        for g in range(len(GROUPS)):
+        distance, width = np.full((2, len(GROUPS), bins), np.nan)
+        for g in range(REST):
+            own = group == g
+            columns = {name: values[own] for name, values in sample.columns.items()}
+            off = sample.coordinate[own] - signal.centre(columns, MASSES[g])
             for b in range(bins):
-                own = sample.coordinate[(group == g) & (number == b)]
-                if len(own) >= _FEWEST_OF_BIN:
-                    centre[g, b] = np.median(own)
-        for g in range(len(GROUPS)):
-            _fill(middle, centre[g])
-            distance = (sample.coordinate - np.interp(log_p, middle, centre[g])) / quality
-            for b in range(bins):
-                own = distance[(group == g) & (number == b)]
-                if len(own) >= _FEWEST_OF_BIN and g != REST:
-                    width[g, b] = robust_width(own)
-        for g in range(len(GROUPS)):
+                if np.count_nonzero(inside := number[own] == b) >= _FEWEST_OF_BIN:
+                    distance[g, b] = np.median(off[inside])
+                    width[g, b] = robust_width((off[inside] - distance[g, b]) / quality[own][inside])
+            _fill(middle, distance[g])
             _fill(middle, width[g])
-        # a group that is hardly there, and unknown particles, are as wide as pions
-        for values in (width, centre):
+        # a group that is hardly there, and unknown particles, are like pions
+        for values in (distance, width):
             values[~np.isfinite(values).all(axis=1)] = values[PIONS]
-        width[REST] = width[PIONS]
-        return cls(middle, centre, width)
+        return cls(middle, distance, width)
 
     def of_tracks(self, columns: Columns, group: NDArray[np.intp], signal: Signal) -> tuple[Floats, Floats]:
         """Return centre and resolution of tracks of groups [n], each [n]."""
@@ -119,9 +116,13 @@ class Shape:
         centre, width = np.empty((2, len(log_p)))
         for g in range(len(GROUPS)):
             own = group == g
-            centre[own] = np.interp(log_p[own], self.log_p, self.centre[g])
+            centre[own] = self.centre_of(g, {name: values[own] for name, values in columns.items()}, signal)
             width[own] = np.interp(log_p[own], self.log_p, self.width[g])
         return centre, width * signal.quality(columns)
+
+    def centre_of(self, group: int, columns: Columns, signal: Signal) -> Floats:
+        """Return where tracks [n] should lie if they are of a group, [n]."""
+        return signal.centre(columns, MASSES[group]) + np.interp(np.log(columns["p"]), self.log_p, self.distance[group])
 
 
 def _fill(place: Floats, values: Floats) -> None:
@@ -138,6 +139,8 @@ class SignalFit:
     ----------
     name
         The signal.
+    unit, logarithmic
+        Of its coordinate (`pidflow.adapt.response.signals.Signal`).
     terms, scale_terms
         Smooth functions of the offset and of the squared resolution scale.
     offset, scale
@@ -154,6 +157,8 @@ class SignalFit:
     """
 
     name: str
+    unit: str
+    logarithmic: bool
     terms: tuple[str, ...]
     scale_terms: tuple[str, ...]
     offset: Floats
@@ -163,6 +168,16 @@ class SignalFit:
     tracks: tuple[int, int]
     chi2: float
     degrees: int
+
+    @property
+    def coefficients(self) -> Floats:
+        """All coefficients, those of the offset first."""
+        return np.concatenate([self.offset, self.scale])
+
+    def varied(self, random: np.random.Generator) -> SignalFit:
+        """Return a fit whose coefficients are drawn from their errors' normal distribution."""
+        drawn = random.multivariate_normal(self.coefficients, self.covariance)
+        return replace(self, offset=drawn[: len(self.offset)], scale=drawn[len(self.offset) :])
 
     def offset_of(self, columns: Columns) -> Floats:
         """Return the offset of tracks, [n], in units of the coordinate."""
@@ -176,6 +191,8 @@ class SignalFit:
         """Return it as plain values."""
         return {
             "signal": self.name,
+            "unit": self.unit,
+            "logarithmic": self.logarithmic,
             "tracks": {"simulation": self.tracks[0], "data": self.tracks[1]},
             "terms": list(self.terms),
             "offset": self.offset.tolist(),
@@ -225,6 +242,7 @@ class Comparison:
             [np.bincount(cell, values, self.cells) for values in design(data.columns, terms).T], axis=1
         ) / np.maximum(inside, 1)[:, None]
         self.design, self.scale_design = mean(signal.terms), mean(SCALE_TERMS)
+        self.reference = float(np.median(self.centre[group == PIONS])) if np.any(group == PIONS) else 0.0
         self.inflation = 1.0 + len(data) / max(simulation.weight.sum() ** 2 / (simulation.weight**2).sum(), 1.0)
         self.templates = self.fill(1.0)
 
@@ -237,10 +255,10 @@ class Comparison:
 
     def _axis(self) -> Axis:
         pooled = np.concatenate([self.simulation.coordinate, self.data.coordinate])
-        lowest, low, high = np.quantile(pooled, (0.002, 0.05, 0.99))
+        lowest, low, high = np.quantile(pooled, (0.002, 0.05, 0.9995))
         # what lies far below all species is no signal of theirs
         low = max(lowest - 2.0 * self.resolution, low - 8.0 * self.resolution)
-        high = min(high + 2.0 * self.resolution, low + 60.0 * self.resolution)
+        high = min(high + 2.0 * self.resolution, low + _MOST_WIDTHS * self.resolution)
         return Axis(float(low), float(high), int(np.clip(_BINS_PER_WIDTH * (high - low) / self.resolution, 24, 320)))
 
     def _counts(self, data: Sample) -> Floats:
@@ -258,24 +276,33 @@ class Comparison:
         shape = (2, self.cells, len(GROUPS))
         return np.bincount(flat, self.simulation.weight, int(np.prod(shape))).reshape(shape)
 
-    def fill(self, scale2: float) -> Templates:
-        """Return templates that can be widened to a squared scale or more."""
+    def fill(self, scale2: float, *, at_reference: bool = False) -> Templates:
+        """Return templates that can be widened to a squared scale or more.
+
+        With `at_reference` each species' tracks are moved by their centre to one place (`moved_to_reference`), so
+        that the template is as narrow as the resolution.
+        """
         kept = (1.0 - SMOOTHING**2) * min(1.0, scale2)
         own = self.cell_of(self.simulation.columns)
         distance = self.simulation.coordinate - self.centre
         regions = self.cells // self.grid.p_bins
         move, quality = self._by_region(distance, own % regions)
         distance = (distance - move[own % regions]) / self.width
+        centre = np.full(len(self.centre), self.reference) if at_reference else self.centre
         base = self.width / self.factor
         parts = []
         # all tracks of a momentum bin make the templates of all its cells, each with the cell's own resolution
         for region in range(regions):
             width = base * quality[region]
-            coordinate = self.centre + move[region] + np.sqrt(kept) * distance * width
+            coordinate = centre + move[region] + np.sqrt(kept) * distance * width
             cell = (own // regions * regions + region) * len(GROUPS) + self.group
             parts.append((cell, coordinate, self.simulation.weight, width))
         shape = (self.cells, len(GROUPS))
         return Templates.fill(self.axis, shape, *(np.concatenate(each) for each in zip(*parts, strict=True)), kept)
+
+    def moved_to_reference(self, coordinate: Floats, columns: Columns, group: int) -> Floats:
+        """Return tracks' coordinates [n], were they of a group, with their centre moved to one place."""
+        return coordinate - self.shape.centre_of(group, columns, self.signal) + self.reference
 
     def _by_region(self, distance: Floats, region: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Return how far each region of η and clusters lies off, and by which factor it is measured worse than the best."""
@@ -299,9 +326,17 @@ class Comparison:
 
     def densities(self, coefficients: Floats, derivatives: bool = False) -> tuple[Floats, ...]:
         """Return the templates for coefficients, and their derivatives by the cell's offset and squared scale."""
+        return self._widened(self.templates, coefficients, derivatives)
+
+    def densities_at_reference(self, coefficients: Floats) -> Floats:
+        """Return the templates for coefficients at the middle of each momentum bin, [C, G, B]."""
+        templates = self.fill(float(self.offset(coefficients)[1].mean()), at_reference=True)
+        return self._widened(templates, coefficients)[0]
+
+    def _widened(self, templates: Templates, coefficients: Floats, derivatives: bool = False) -> tuple[Floats, ...]:
         offset, scale2 = self.offset(coefficients)
-        bias = self.signal.bias(np.maximum(scale2 - 1.0, 0.0)[:, None] * self.templates.width**2)
-        return self.templates.densities(offset, scale2, bias=bias, derivatives=derivatives)
+        bias = self.signal.bias(np.maximum(scale2 - 1.0, 0.0)[:, None] * templates.width**2)
+        return templates.densities(offset, scale2, bias=bias, derivatives=derivatives)
 
     def expectation(self, density: Floats, yields: Floats) -> tuple[Floats, Floats, Floats]:
         """Return parts [2, C, G, B], their sum's share [2, C, B] of each cell, and its norm [2, C]."""
@@ -344,9 +379,18 @@ class Comparison:
         return yields
 
     def information(
-        self, coefficients: Floats, yields: Floats
+        self, coefficients: Floats, yields: Floats, known_to: Floats | None = None
     ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         """Return each cell's score and information of offset and squared scale, yields profiled.
+
+        Parameters
+        ----------
+        coefficients
+            Of offset and squared scale, [T].
+        yields
+            Relative to the simulation's, [2, P, G].
+        known_to
+            Relative errors of yields that were found elsewhere, [2, P, G]; None: they are free here.
 
         Returns
         -------
@@ -384,7 +428,8 @@ class Comparison:
         for j in range(2):
             for p in range(self.grid.p_bins):
                 cells = np.flatnonzero(self.p_of_cell == p)
-                block = info_yield[j, cells].sum(axis=0) + _PRIOR_YIELD * np.eye(REST)
+                prior = _PRIOR_YIELD * np.ones(REST) if known_to is None else known_to[j, p, :REST] ** -2.0
+                block = info_yield[j, cells].sum(axis=0) + np.diag(prior)
                 cross = np.einsum("cag,cat->tg", mixed[j, cells], matrix[cells])
                 solved = np.linalg.solve(block, cross.T)
                 g -= solved.T @ score_yield[j, cells].sum(axis=0)
@@ -401,8 +446,14 @@ class Comparison:
 
 
 def fit_signal(
-    signal: Signal, grid: Grid, simulation: Sample, data: Sample, group: NDArray[np.intp]
-) -> tuple[SignalFit, Comparison, Floats] | None:
+    signal: Signal,
+    grid: Grid,
+    simulation: Sample,
+    data: Sample,
+    group: NDArray[np.intp],
+    yields: Floats | None = None,
+    known_to: Floats | None = None,
+) -> tuple[SignalFit, Comparison] | None:
     """Fit one signal.
 
     Parameters
@@ -415,31 +466,35 @@ def fit_signal(
         Tracks with it.
     group
         Group of each simulated track, [n].
+    yields, known_to
+        Yields relative to simulation that are known from elsewhere, and their relative errors, [2, P, G];
+        None: they are free here.
 
     Returns
     -------
     tuple or None
-        The fit, what it compared, and the yields relative to simulation [2, P, G]; None if either sample has
-        too few tracks.
+        The fit and what it compared; None if either sample has too few tracks.
     """
     if min(len(simulation), len(data)) < _FEWEST:
         return None
     comparison = Comparison(signal, grid, simulation, data, group)
     coefficients = np.zeros(len(signal.terms) + len(SCALE_TERMS))
     even = np.ones((2, grid.p_bins, len(GROUPS)))
-    best = -np.inf
+    fixed, best = yields is not None, -np.inf
+    current = even if yields is None else yields
     for move in _SCAN * comparison.resolution:
         trial = coefficients.copy()
         trial[0] = move
         (density,) = comparison.densities(trial)
-        value = comparison.likelihood(density, comparison.maximise_yields(density, even, 4))
+        value = comparison.likelihood(density, current if fixed else comparison.maximise_yields(density, even, 4))
         if value > best:
             best, start = value, trial
-    coefficients, yields = start, even
+    coefficients = start
     for number in range(_ITERATIONS):
         (density,) = comparison.densities(coefficients)
-        yields = comparison.maximise_yields(density, yields, 5)
-        score, information, *_ = comparison.information(coefficients, yields)
+        if not fixed:
+            current = comparison.maximise_yields(density, current, 5)
+        score, information, *_ = comparison.information(coefficients, current, known_to)
         step = np.linalg.solve(information, score)
         limit = np.array([0.5 * comparison.resolution] * len(signal.terms) + [0.2] * len(SCALE_TERMS))
         step *= min(1.0, float((limit / np.maximum(np.abs(step), 1e-12)).min()))
@@ -449,7 +504,7 @@ def fit_signal(
             comparison.templates = comparison.fill(mean_scale2)
         if number > 10 and float((np.abs(step) / limit).max()) < 2e-3:
             break
-    _, information, local_score, local_information, residual = comparison.information(coefficients, yields)
+    _, information, local_score, local_information, residual = comparison.information(coefficients, current, known_to)
     terms = len(signal.terms)
     used = comparison.counts.sum(axis=2)[:, :, None] > 0
     degrees = int((used & (residual != 0)).sum())
@@ -458,6 +513,8 @@ def fit_signal(
     covariance *= max(1.0, _scatter(points))
     fit = SignalFit(
         signal.name,
+        signal.unit,
+        signal.logarithmic,
         signal.terms,
         SCALE_TERMS,
         coefficients[:terms],
@@ -468,7 +525,7 @@ def fit_signal(
         float((residual**2).sum()),
         degrees,
     )
-    return fit, comparison, yields
+    return fit, comparison
 
 
 def _points(

@@ -35,14 +35,18 @@ class Signal:
         Column of the dataset that holds it.
     columns
         Columns that its coordinate needs.
-    reference
-        From columns [n] to what the coordinate is relative to, [n], so that pions hardly depend on momentum.
+    expected
+        From columns [n] and a mass in GeV/c² to the signal that such a particle should give, [n]; the coordinate is
+        relative to a pion's.
     quality
         From columns [n] to the factor by which a track is measured worse than the best, [n].
     logarithmic
         Whether the coordinate is the logarithm of signal over reference, rather than their difference.
     relative_noise
         For a logarithmic one: whether what widens it is Gaussian in the signal, rather than in its logarithm.
+    identifies
+        Whether yields of species are told from it: one in which they hardly differ adds more of its own
+        systematic error than of knowledge.
     unit
         Of the coordinate.
     terms
@@ -52,25 +56,33 @@ class Signal:
     name: str
     column: str
     columns: tuple[str, ...]
-    reference: Callable[[Columns], Floats]
+    expected: Callable[[Columns, float], Floats]
     quality: Callable[[Columns], Floats]
     logarithmic: bool
     relative_noise: bool
+    identifies: bool
     unit: str
     terms: tuple[str, ...]
 
     def coordinate(self, columns: Columns) -> Floats:
         """Return the coordinate of tracks, [n]; NaN without a signal."""
-        value, reference = columns[self.column], self.reference(columns)
+        return self._relative(columns[self.column], columns)
+
+    def centre(self, columns: Columns, mass: float) -> Floats:
+        """Return the coordinate that particles of a mass (GeV/c²) should have, [n]."""
+        return self._relative(self.expected(columns, mass), columns)
+
+    def _relative(self, value: Floats, columns: Columns) -> Floats:
+        pion = self.expected(columns, PION.mass)
         if not self.logarithmic:
-            return value - reference
+            return value - pion
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(value > 0, np.log(value / reference), np.nan)
+            return np.where(value > 0, np.log(value / pion), np.nan)
 
     def signal(self, coordinate: Floats, columns: Columns) -> Floats:
         """Return the signal of a coordinate, [n]."""
-        reference = self.reference(columns)
-        return reference * np.exp(coordinate) if self.logarithmic else reference + coordinate
+        pion = self.expected(columns, PION.mass)
+        return pion * np.exp(coordinate) if self.logarithmic else pion + coordinate
 
     def moved(self, offset: Floats, noise: Floats) -> Floats:
         """Return how far a track's coordinate moves by an offset and a fluctuation in units of the coordinate, [n]."""
@@ -89,7 +101,7 @@ def momentum_at_wall(columns: Columns) -> Floats:
     return np.where(np.isnan(inner), columns["p"], inner)
 
 
-def _one(columns: Columns) -> Floats:
+def _one(columns: Columns, mass: float = 0.0) -> Floats:
     return np.ones(len(columns["p"]))
 
 
@@ -109,22 +121,23 @@ def signals(response: Response) -> tuple[Signal, ...]:
                 "TPC",
                 "tpc_signal",
                 ("tpc_signal", "tpc_inner_param", "tpc_n_cls_found"),
-                lambda columns: tpc.signal(momentum_at_wall(columns), PION.mass),
+                lambda columns, mass: tpc.signal(momentum_at_wall(columns), mass),
                 lambda columns: np.sqrt(TPC_REFERENCE_CLUSTERS / np.maximum(columns["tpc_n_cls_found"], 1.0)),
                 logarithmic=True,
                 relative_noise=True,
+                identifies=True,
                 unit="",
                 terms=("1", "eta", "eta^2", "ln p", "(ln p)^2", "clusters"),
             )
         )
     for name, column, quality in (("ITS", "its_mean_cluster_size", _one), ("ITS dE/dx", "its_signal", _one)):
         found.append(
-            Signal(name, column, (column,), _one, quality, True, False, "", ("1", "eta", "ln p"))
+            Signal(name, column, (column,), _one, quality, True, False, False, "", ("1", "eta", "ln p"))
         )  # fmt: skip
     found.append(
         Signal(
             "TRD", "trd_signal", ("trd_signal", "trd_pattern"), _one, _layers,
-            logarithmic=True, relative_noise=False, unit="", terms=("1", "eta", "eta^2", "ln p"),
+            logarithmic=True, relative_noise=False, identifies=False, unit="", terms=("1", "eta", "eta^2", "ln p"),
         )
     )  # fmt: skip
     found.append(
@@ -132,10 +145,11 @@ def signals(response: Response) -> tuple[Signal, ...]:
             "TOF",
             "tof_signal",
             ("tof_signal", "tof_event_time", "tof_exp_mom", "length"),
-            lambda c: c["tof_event_time"] + expected_time(c["length"], c["tof_exp_mom"], PION.mass),
+            lambda c, mass: c["tof_event_time"] + expected_time(c["length"], c["tof_exp_mom"], mass),
             _one,
             logarithmic=False,
             relative_noise=False,
+            identifies=True,
             unit="ps",
             terms=("1", "eta", "ln p"),
         )

@@ -17,7 +17,7 @@ from pidflow.adapt.response.signals import Floats
 SMOOTHING = 0.4
 """Width of the kernel in units of the resolution."""
 
-_FLAT = 0.003
+FLAT = 0.003
 """Share of tracks that lie anywhere, so that one far from all species pulls at nothing."""
 
 _PADDING = 0.25
@@ -160,5 +160,5 @@ class Templates:
         found = [np.fft.irfft(part, self.axis.padded, axis=2) for part in spectra]
         inside = slice(self.axis.margin, self.axis.margin + self.axis.bins)
         density, *others = (part[:, :, inside] for part in found)
-        density = (1.0 - _FLAT) * np.maximum(density, 0.0) + _FLAT / self.axis.bins
-        return density, *((1.0 - _FLAT) * part for part in others)
+        density = (1.0 - FLAT) * np.maximum(density, 0.0) + FLAT / self.axis.bins
+        return density, *((1.0 - FLAT) * part for part in others)

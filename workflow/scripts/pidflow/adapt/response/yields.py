@@ -8,19 +8,22 @@ maximisation (M. Saerens, P. Latinne, C. Decaestecker, Neural Computation 14 (20
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pidflow.adapt.response.cells import GROUPS, REST, Grid, charge_of
-from pidflow.adapt.response.fit import Comparison, Sample
+from pidflow.adapt.response.fit import Comparison
+from pidflow.adapt.response.matching import pattern_of
 from pidflow.adapt.response.signals import Columns, Floats
+from pidflow.adapt.response.templates import FLAT
 
 _ITERATIONS = 200
 _TOLERANCE = 1e-4
 _PRIOR_TRACKS = 10.0
+_LEAST = 1e-3
 _RATIOS = (0.2, 5.0)
 
 
@@ -58,6 +61,11 @@ class Yields:
                 weight[own] = np.exp(np.interp(log_p[own], self.log_p, np.log(self.ratio[j, :, g])))
         return weight * self.shape[self.grid.eta_bin(columns)]
 
+    def varied(self, random: np.random.Generator) -> Yields:
+        """Return yields drawn from log-normal distributions of their errors."""
+        relative = self.error / self.ratio
+        return replace(self, ratio=self.ratio * np.exp(np.minimum(relative, 1.0) * random.normal(size=self.ratio.shape)))
+
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
@@ -83,12 +91,18 @@ def likelihoods(comparisons: Sequence[tuple[Comparison, Floats]], columns: Colum
     """
     log = np.zeros((len(columns["p"]), len(GROUPS)))
     for comparison, coefficients in comparisons:
-        (density,) = comparison.densities(coefficients)
+        density = comparison.densities_at_reference(coefficients)
         coordinate = comparison.signal.coordinate(columns)
-        number = comparison.axis.number(np.nan_to_num(coordinate, nan=np.inf, posinf=1e30))
-        seen = np.isfinite(coordinate) & (number >= 0) & (number < comparison.axis.bins)
+        seen = np.isfinite(coordinate)
         own = {name: values[seen] for name, values in columns.items()}
-        log[seen] += np.log(density[comparison.cell_of(own), :, number[seen]])
+        cell = comparison.cell_of(own)
+        for group in range(len(GROUPS)):
+            moved = comparison.moved_to_reference(coordinate[seen], own, group)
+            number = comparison.axis.number(moved)
+            inside = (number >= 0) & (number < comparison.axis.bins)
+            found = np.full(len(number), FLAT / comparison.axis.bins)
+            found[inside] = density[cell[inside], group, number[inside]]
+            log[seen, group] += np.log(found)
     return np.exp(log - log.max(axis=1, keepdims=True))
 
 
@@ -106,15 +120,15 @@ def fit_yields(likelihood: Floats, data: Columns, simulation: Columns, group: ND
     grid
         Bins.
     """
-    known = np.zeros((2, grid.p_bins, len(GROUPS)))
-    np.add.at(known, (charge_of(simulation), grid.p_bin(simulation), group), 1.0)
+    known = np.zeros((2, grid.p_bins, 4, len(GROUPS)))
+    np.add.at(known, (charge_of(simulation), grid.p_bin(simulation), seen_of(simulation), group), 1.0)
     scale = len(likelihood) / max(len(group), 1)
-    charge, p_bin = charge_of(data), grid.p_bin(data)
-    ratio, error = np.ones((2, *known.shape))
+    charge, p_bin, seen = charge_of(data), grid.p_bin(data), seen_of(data)
+    ratio, error = np.ones((2, 2, grid.p_bins, len(GROUPS)))
     for j in range(2):
         for p in range(grid.p_bins):
             own = (charge == j) & (p_bin == p)
-            ratio[j, p], error[j, p] = _bin(likelihood[own], known[j, p] * scale)
+            ratio[j, p], error[j, p] = _bin(likelihood[own], seen[own], known[j, p] * scale)
     log_p = np.array([np.log(data["p"][p_bin == p]).mean() if np.any(p_bin == p) else 0.0 for p in range(grid.p_bins)])
     yields = Yields(grid, log_p, np.clip(ratio, *_RATIOS), error, np.ones(grid.eta_bins))
     weight = yields.weight(simulation, group)
@@ -123,33 +137,52 @@ def fit_yields(likelihood: Floats, data: Columns, simulation: Columns, group: ND
     return Yields(grid, log_p, yields.ratio, error, np.clip(counts / np.maximum(expected, 1e-9), *_RATIOS))
 
 
-def _bin(likelihood: Floats, known: Floats) -> tuple[Floats, Floats]:
-    """Return ratio and error of each group, [G], given likelihoods [m, G] and the simulation's tracks [G], scaled."""
-    total = float(known.sum())
-    if not len(likelihood) or total <= 0:
-        return np.ones(len(GROUPS)), np.zeros(len(GROUPS))
-    prior = _PRIOR_TRACKS * known / total
-    rest = known[REST] / total
-    share = known / total
+def _bin(likelihood: Floats, seen: NDArray[np.intp], known: Floats) -> tuple[Floats, Floats]:
+    """Return ratio and error of each group, [G], in one bin.
+
+    Parameters
+    ----------
+    likelihood
+        Of the data's tracks, [m, G].
+    seen
+        Their detector patterns, [m].
+    known
+        Simulated tracks, scaled to the data's size, [4, G] by pattern. How a species is shared among the patterns is
+        simulation's; how many tracks a pattern has in all is data's.
+    """
+    total = known.sum(axis=0)
+    ratio, error = np.ones((2, len(GROUPS)))
+    if not len(likelihood) or total[:REST].sum() <= 0:
+        return ratio, 0.0 * error
+    tracks = np.bincount(seen, minlength=4)
+    prior = _PRIOR_TRACKS * total / total.sum()
     for _ in range(_ITERATIONS):
-        part = likelihood * share
-        responsibility = part / np.maximum(part.sum(axis=1, keepdims=True), 1e-300)
-        count = responsibility.sum(axis=0) + prior
-        following = count / count.sum()
+        per_track = known / np.maximum((known * ratio).sum(axis=1, keepdims=True), 1e-300)
+        part = likelihood * (per_track * ratio)[seen]
+        count = (part / np.maximum(part.sum(axis=1, keepdims=True), 1e-300)).sum(axis=0)
+        expected = (per_track * tracks[:, None]).sum(axis=0)
+        following = np.where(total > 0, np.maximum(count + prior, _LEAST) / np.maximum(expected + prior, _LEAST), 1.0)
         # nothing tells unknown particles from a mixture of the others: their share is the simulation's
-        following[:REST] *= (1.0 - rest) / max(following[:REST].sum(), 1e-12)
-        following[REST] = rest
-        done = float(np.abs(following - share).max()) < _TOLERANCE
-        share = following
+        following *= total[:REST].sum() / max((following * total)[:REST].sum(), 1e-12)
+        following[REST] = 1.0
+        done = float(np.abs(following - ratio).max()) < _TOLERANCE
+        ratio = following
         if done:
             break
-    ratio = np.divide(share * len(likelihood), known, out=np.ones(len(GROUPS)), where=known > 0)
-    part = likelihood * share
-    gradient = (likelihood / np.maximum(part.sum(axis=1, keepdims=True), 1e-300))[:, :REST]
-    information = gradient.T @ gradient + np.diag(_PRIOR_TRACKS / np.maximum(share[:REST], 1e-3))
-    spread = np.sqrt(np.maximum(np.diag(np.linalg.inv(information)), 0.0)) * len(likelihood)
-    error = np.zeros(len(GROUPS))
-    error[:REST] = np.divide(
-        np.hypot(spread, ratio[:REST] * np.sqrt(known[:REST])), known[:REST], out=np.zeros(REST), where=known[:REST] > 0
-    )
-    return ratio, error
+    amount = known * ratio
+    share = amount / np.maximum(amount.sum(axis=1, keepdims=True), 1e-300)
+    part = likelihood * share[seen]
+    gradient = (part / np.maximum(part.sum(axis=1, keepdims=True), 1e-300) - share[seen])[:, :REST] / ratio[:REST]
+    # shares alone leave the norm free, which the number of tracks fixes
+    norm = np.outer(total[:REST], total[:REST]) / total.sum()
+    information = gradient.T @ gradient + norm + np.diag(np.maximum(prior[:REST], _LEAST))
+    spread = np.sqrt(np.maximum(np.diag(np.linalg.inv(information)), 0.0))
+    # both samples' statistics
+    error[:REST] = np.hypot(spread, ratio[:REST] / np.sqrt(np.maximum(total[:REST], 1.0)))
+    error[REST] = 0.0
+    return ratio * (len(likelihood) / total.sum()), error
+
+
+def seen_of(columns: Columns) -> NDArray[np.intp]:
+    """Return the detector pattern of tracks, [n]."""
+    return pattern_of(columns["has_trd"] > 0, columns["has_tof"] > 0)

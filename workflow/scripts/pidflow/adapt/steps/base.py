@@ -99,6 +99,10 @@ class SampleStep(ABC):
         A column ``weight`` (float32) may be added, or multiplied into one that is there.
         """
 
+    def varied(self, random: np.random.Generator) -> SampleStep | None:
+        """Return a step whose findings are drawn within their errors; None if it knows no errors."""
+        return None
+
 
 @dataclass(frozen=True)
 class Sizes:

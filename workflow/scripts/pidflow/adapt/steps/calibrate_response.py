@@ -17,6 +17,8 @@ from pidflow.adapt.steps import base
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pidflow.adapt.response.calibration import Calibration
+
 Bins = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -34,6 +36,7 @@ class Step(base.SampleStep):
     """Maps, smears, masks and weighs simulated tracks."""
 
     Settings = Settings
+    calibration: Calibration
 
     def fit(self, simulation: Path, data: Path, surroundings: base.Surroundings) -> dict[str, Any]:
         """Fit response, yields and matching efficiencies to training tracks."""
@@ -41,6 +44,12 @@ class Step(base.SampleStep):
 
         self.calibration = fit_calibration(simulation, data, surroundings, self.settings)
         return self.calibration.plain()
+
+    def varied(self, random: np.random.Generator) -> Step:
+        """Return a step with response and yields drawn within their errors."""
+        other = Step(self.settings)
+        other.calibration = self.calibration.varied(random)
+        return other
 
     def apply(self, table: pa.Table, random: np.random.Generator) -> pa.Table:
         """Return tracks with data's response, detectors and composition."""

@@ -1,0 +1,1 @@
+"""The choice among adapted models: scores that need no label of data."""
