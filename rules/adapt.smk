@@ -7,9 +7,12 @@ rule adapt_sample:
         simulation=sample_before,
         data="<results>/{run}/dataset/data.parquet",
         response=rules.fit_response.output.response,
+        **{"probes": probes_before} if CONFIG.ingest.v0 else {},
     output:
         dataset="<results>/{run}/adapt/{candidate}/simulation.parquet",
         report="<results>/{run}/adapt/{candidate}/report.json",
+        variations="<results>/{run}/adapt/{candidate}/variations.parquet",
+        **{"probes": "<results>/{run}/adapt/{candidate}/probes.parquet"} if CONFIG.ingest.v0 else {},
     log:
         "<logs>/{run}/adapt_sample/{candidate}.log",
         record="<results>/{run}/provenance/adapt_sample/{candidate}.json",
@@ -95,7 +98,7 @@ rule select_model:
         unpack(v0s_if_any),
         models=[f"<results>/{{run}}/train/{model}" for model in [CONFIG.adapt.model, *CONFIG.candidates]],
         samples=[f"<results>/{{run}}/adapt/{candidate}/simulation.parquet" for candidate in SAMPLES],
-        reports=[f"<results>/{{run}}/adapt/{candidate}/report.json" for candidate in SAMPLES],
+        variations=[f"<results>/{{run}}/adapt/{candidate}/variations.parquet" for candidate in SAMPLES],
         simulation="<results>/{run}/dataset/simulation.parquet",
         data="<results>/{run}/dataset/data.parquet",
     output:

@@ -240,6 +240,13 @@ def sample_before(wildcards):
     return sample_of(wildcards.run, CONFIG.adapt.before(wildcards.candidate))
 
 
+def probes_before(wildcards):
+    """Return the probes of that sample."""
+    before = CONFIG.adapt.before(wildcards.candidate)
+    place = "dataset/simulation.probes" if before is None else f"adapt/{before}/probes"
+    return f"<results>/{wildcards.run}/{place}.parquet"
+
+
 def model_before(wildcards):
     """Return the model directory that a candidate's last step starts from."""
     before = CONFIG.adapt.before(wildcards.candidate)
@@ -248,8 +255,14 @@ def model_before(wildcards):
 
 
 def v0s_if_any(wildcards):
-    """Return the folders with V0 candidates of both samples as named inputs, if they are searched."""
-    return {f"v0s_{s}": track_tables(wildcards.run, s) for s in v0_samples_of(wildcards)}
+    """Return V0 candidates and the datasets of their legs as named inputs, if they are searched."""
+    run, parts = wildcards.run, {}
+    for sample in v0_samples_of(wildcards):
+        parts[f"v0s_{sample}"] = track_tables(run, sample)
+        parts[f"probes_{sample}"] = f"<results>/{run}/dataset/{sample}.probes.parquet"
+    if parts:
+        parts["adapted_probes"] = [f"<results>/{run}/adapt/{candidate}/probes.parquet" for candidate in SAMPLES]
+    return parts
 
 
 def steps_of(candidate):

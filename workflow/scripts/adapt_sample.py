@@ -18,7 +18,9 @@ with job(snakemake):
         given.data,
         snakemake.output.dataset,
         snakemake.output.report,
+        snakemake.output.variations,
         settings=params.step,
+        probes={given.probes: snakemake.output.probes} if "probes" in given.keys() else None,
         surroundings=Surroundings(
             run=int(snakemake.wildcards.run),
             species=tuple(params.species),

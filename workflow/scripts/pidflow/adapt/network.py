@@ -32,6 +32,9 @@ from pidflow.train.engine import (
 from pidflow.train.network import Weighting, class_loss, detectors_of, finish, hide, weights_of
 
 _BETAS = (0.9, 0.99)
+_ADVERSARIAL_BETAS = (0.5, 0.9)
+"""Less momentum where two networks chase each other; A. Radford, L. Metz, S. Chintala, ICLR 2016, arXiv:1511.06434."""
+
 _ROWS = 100_000
 
 
@@ -157,8 +160,9 @@ def _train(
     joint_epochs = step.settings.epochs
     total = step.alone + joint_epochs
     parameters = [*network.parameters(), *own.parameters()]
+    betas = _ADVERSARIAL_BETAS if len(own) else _BETAS
     optimiser = torch.optim.AdamW(
-        parameters, step.settings.learning_rate, betas=_BETAS, weight_decay=options.weight_decay, fused=True
+        parameters, step.settings.learning_rate, betas=betas, weight_decay=options.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda number: cosine(number, total * per_epoch))
     simulated, labels, measured = (torch.from_numpy(a) for a in (train.features, train.labels, domains.data))
