@@ -130,3 +130,94 @@ rule select_model:
         "Run {wildcards.run}: choose the adaptation"
     script:
         "../workflow/scripts/select_model.py"
+
+
+CALIBRATED = [name for name in SAMPLES if CONFIG.adapt.last(name).kind == "calibrate_response"]
+
+PROBES_FIGURE = report(
+    f"<results>/{{run}}/adapt/probes.{IMAGE}",
+    caption="../workflow/report/probes.rst",
+    category="Run {run}",
+    subcategory="Adaptation to data",
+    labels={"figure": "V0 probes"},
+)
+
+
+rule plot_adaptation:
+    input:
+        unpack(v0s_if_any),
+        models=rules.select_model.input.models,
+        samples=rules.select_model.input.samples,
+        reports=[f"<results>/{{run}}/adapt/{name}/report.json" for name in CALIBRATED],
+        simulation="<results>/{run}/dataset/simulation.parquet",
+        data="<results>/{run}/dataset/data.parquet",
+        choice=rules.select_model.output.choice,
+        efficiency=rules.select_model.output.efficiency,
+    output:
+        **{"probes": PROBES_FIGURE} if CONFIG.ingest.v0 else {},
+        calibration=[
+            report(
+                f"<results>/{{run}}/adapt/{name}/calibration.{IMAGE}",
+                caption="../workflow/report/calibration.rst",
+                category="Run {run}",
+                subcategory="Adaptation to data",
+                labels={"figure": f"response calibration, {name}"},
+            )
+            for name in CALIBRATED
+        ],
+        composition=[
+            report(
+                f"<results>/{{run}}/adapt/{name}/composition.{IMAGE}",
+                caption="../workflow/report/composition.rst",
+                category="Run {run}",
+                subcategory="Adaptation to data",
+                labels={"figure": f"composition, {name}"},
+            )
+            for name in CALIBRATED
+        ],
+        choice=report(
+            f"<results>/{{run}}/adapt/choice.{IMAGE}",
+            caption="../workflow/report/choice.rst",
+            category="Run {run}",
+            subcategory="Adaptation to data",
+            labels={"figure": "choice of the adaptation"},
+        ),
+        efficiency=report(
+            f"<results>/{{run}}/adapt/efficiency.{IMAGE}",
+            caption="../workflow/report/efficiency.rst",
+            category="Run {run}",
+            subcategory="Adaptation to data",
+            labels={"figure": "efficiency to expect on data"},
+        ),
+        shift=report(
+            f"<results>/{{run}}/adapt/shift.{IMAGE}",
+            caption="../workflow/report/shift.rst",
+            category="Run {run}",
+            subcategory="Adaptation to data",
+            labels={"figure": "shift of features and latent space"},
+        ),
+    log:
+        "<logs>/{run}/plot_adaptation.log",
+        record="<results>/{run}/provenance/plot_adaptation.json",
+    conda:
+        "../envs/models.yaml"
+    resources:
+        mem_mb=megabytes(2500),
+        runtime=minutes(30),
+    params:
+        kinds=kinds_of(CONFIG.adapt.model),
+        candidates=list(CONFIG.adapt.used),
+        samples=SAMPLES,
+        sample_of={name: CONFIG.adapt.sample_of(name) for name in CONFIG.adapt.used},
+        calibrated=CALIBRATED,
+        species=CONFIG.species,
+        v0=INGEST["v0"],
+        pt_edges=CONFIG.evaluate.pt_edges,
+        threshold=CONFIG.evaluate.threshold,
+        confidence=CONFIG.evaluate.confidence,
+        seed=CONFIG.seed,
+        code=code_of("plot_adaptation.py", CONFIG.adapt.model),
+    message:
+        "Run {wildcards.run}: plot the adaptation to data"
+    script:
+        "../workflow/scripts/plot_adaptation.py"

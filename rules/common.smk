@@ -314,6 +314,7 @@ def report_parts(wildcards):
     """Return one figure of every rule whose figures the report shows."""
     return [
         *collect(rules.plot_run.output.performance, run=RUNS),
+        *(collect(rules.plot_adaptation.output.choice, run=RUNS) if CONFIG.adapted else []),
         *(collect(rules.plot_closure.output.closure, run=RUNS) if CLOSURE else []),
         rules.compare_methods.output.figure,
     ]

@@ -331,12 +331,22 @@ rule plot_run:
         "../workflow/scripts/plot_run.py"
 
 
+GAP_FIGURE = report(
+    f"<results>/{{run}}/evaluate/plots/gap.{IMAGE}",
+    caption="../workflow/report/gap.rst",
+    category="Run {run}",
+    subcategory="Performance on closure",
+    labels={"figure": "share of the gap closed"},
+)
+
+
 rule plot_closure:
     input:
         dataset=rules.compute_closure.input.dataset,
         scores=rules.compute_closure.input.scores,
         metrics=rules.compute_closure.output.metrics,
     output:
+        **{"gap": GAP_FIGURE} if CONFIG.adapted else {},
         performance=report(
             f"<results>/{{run}}/evaluate/plots/performance_closure.{IMAGE}",
             caption="../workflow/report/performance.rst",
@@ -389,6 +399,7 @@ rule plot_closure:
     params:
         models=COMPARED,
         networks=NETWORKS,
+        candidates=CONFIG.candidates,
         published=PUBLISHED,
         species=CONFIG.species,
         code=digest("plot_closure.py"),

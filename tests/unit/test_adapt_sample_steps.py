@@ -81,6 +81,12 @@ def true_tpc(table: pa.Table) -> np.ndarray:
     return TPC.signal(values(table, "tpc_inner_param"), np.array([mass[abs(c)] for c in table["pdg_code"].to_pylist()]))
 
 
+def exact_flight(table: pa.Table) -> np.ndarray:
+    mass = {species.pdg: species.mass for species in SPECIES}
+    masses = np.array([mass[abs(code)] for code in table["pdg_code"].to_pylist()])
+    return expected_time(values(table, "length"), values(table, "tof_exp_mom"), masses)
+
+
 def unlabelled(table: pa.Table) -> pa.Table:
     return with_values(table, pdg_code=np.full(table.num_rows, np.nan))
 
@@ -99,7 +105,9 @@ def adapted(
     }  # fmt: skip
     write_json(folder / "response.json", response)
     surroundings = Surroundings(7, CHARGED, {"tof": 0.5, "trd": 0.8}, folder / "response.json", 3)
-    files = [folder / name for name in ("simulation.parquet", "data.parquet", "out.parquet", "report.json")]
+    files = [
+        folder / name for name in ("simulation.parquet", "data.parquet", "out.parquet", "report.json", "v.parquet")
+    ]
     adapt_sample(*files, settings={"kind": kind} | SMALL[kind] | settings, surroundings=surroundings)
     return pq.read_table(files[2]), read_json(files[3])
 
@@ -317,6 +325,23 @@ def test_tuning_is_the_same_for_all_species(tmp_path: Path) -> None:
     pdg = np.abs(values(simulation, "pdg_code"))
     for code in (211, 321, 2212):
         assert np.median(moved[pdg == code]) == pytest.approx(GAIN, abs=0.015)
+
+
+@pytest.mark.parametrize("code", [211, 321, 2212])
+def test_tuning_spreads_the_times_of_every_species(tmp_path: Path, code: int) -> None:
+    """Within a momentum bin, kaons and protons of the same velocity come far apart; only their residuals are scaled."""
+    simulation, data = dataset(12000), dataset(12000, seed=2)
+    flight = exact_flight(data) + values(data, "tof_event_time")
+    data = with_values(data, tof_signal=flight + WIDER * (values(data, "tof_signal") - flight) + DELAY)
+    table, _ = adapted(tmp_path, "tune_on_data", simulation, unlabelled(data))
+    own = (np.abs(values(simulation, "pdg_code")) == code) & (values(simulation, "p") > 0.3)
+    residual = [
+        (values(sample, "tof_signal") - values(sample, "tof_event_time") - exact_flight(sample))[own]
+        for sample in (simulation, table)
+    ]
+    (_, before), (place, after) = (robust(each[np.isfinite(each)]) for each in residual)
+    assert after / before == pytest.approx(WIDER, rel=0.06)
+    assert place == pytest.approx(DELAY, abs=15.0)
 
 
 # quantiles

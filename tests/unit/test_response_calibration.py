@@ -15,12 +15,12 @@ from tracks_sample import TOF, TPC, arrange, make_tracks
 
 from pidflow.adapt.response.calibration import SignalMap, fit_calibration
 from pidflow.adapt.response.cells import GROUPS, MASSES, PIONS, REST, Grid, charge_of, group_of
-from pidflow.adapt.response.figure import plot_calibration, plot_composition
+from pidflow.adapt.response.figure import label_of, plot_calibration, plot_composition
 from pidflow.adapt.response.fit import Sample, Shape, SignalFit, fit_signal
 from pidflow.adapt.response.matching import Rate, fit_matching, pattern_of
 from pidflow.adapt.response.signals import Signal
 from pidflow.adapt.response.templates import SMOOTHING, Axis, Templates
-from pidflow.adapt.response.yields import fit_yields
+from pidflow.adapt.response.yields import fit_yields, likelihoods
 from pidflow.adapt.sample import adapt_sample
 from pidflow.adapt.steps.base import Surroundings
 from pidflow.adapt.steps.calibrate_response import Settings
@@ -124,8 +124,8 @@ def moments(density):
     return mean, np.sqrt(((x - mean) ** 2 * density).sum() / density.sum())
 
 
-def density(templates, offset=0.0, scale2=1.0, **more):
-    return templates.densities(np.array([offset]), np.array([scale2]), bias=np.zeros((1, 1)), **more)
+def density(templates, offset=0.0, scale2=1.0, relative=False, **more):
+    return templates.densities(np.array([offset]), np.array([scale2]), relative=relative, **more)
 
 
 @pytest.mark.parametrize(("offset", "scale2"), [(0.0, 1.0), (0.37, 1.0), (-0.8, 2.5), (0.613, 4.0)])
@@ -147,16 +147,45 @@ def test_template_does_not_come_in_again_on_the_other_side():
     assert found[0, 0, : AXIS.bins // 2].max() < 0.004 / AXIS.bins
 
 
+def test_template_is_widened_as_a_signal_with_gaussian_noise():
+    """Noise that is Gaussian in the signal lowers the mean of its logarithm and gives it a tail on the lower side."""
+    rng = np.random.default_rng(1)
+    coordinate = rng.normal(0.4, 0.2, 400_000) + np.log(np.maximum(1.0 + rng.normal(0.0, 0.2, 400_000), 0.01))
+    edges = AXIS.low + AXIS.step * np.arange(AXIS.bins + 1)
+    expected = np.histogram(coordinate, edges)[0] / len(coordinate)
+    found = density(filled(width=0.2), scale2=2.0, relative=True)[0][0, 0]
+    np.testing.assert_allclose(found, 0.997 * expected + 0.003 / AXIS.bins, atol=0.03 * expected.max())
+    assert moments(found[None, None])[0] == pytest.approx(coordinate.mean(), abs=0.002)
+
+
+def test_template_without_tracks_is_flat():
+    none = np.empty(0)
+    templates = Templates.fill(AXIS, (1, 1), np.empty(0, np.intp), none, none, none, 1.0 - SMOOTHING**2)
+    for relative in (False, True):
+        for found in density(templates, 0.3, 1.5, relative=relative, derivatives=True):
+            assert np.isfinite(found).all() and np.ptp(found) < 1e-12
+
+
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("scale2", [1.0, 1.8])
-def test_derivatives_are_those_of_finite_differences(scale2):
-    templates, h = filled(), 1e-4
-    _, by_offset, by_scale = density(templates, 0.2, scale2, derivatives=True)
+def test_derivatives_are_those_of_finite_differences(scale2, relative):
+    templates, h = filled(width=0.25 if relative else 0.5), 1e-4
+    if relative and scale2 == 1.0:
+        # only above 1 is the mean lowered: aside of that edge
+        scale2 = 1.01
+    _, by_offset, by_scale = density(templates, 0.2, scale2, relative, derivatives=True)
     for found, high, low in (
         (by_offset, (0.2 + h, scale2), (0.2 - h, scale2)),
         (by_scale, (0.2, scale2 + h), (0.2, scale2 - h)),
     ):
-        expected = (density(templates, *high)[0] - density(templates, *low)[0]) / (2.0 * h)
+        expected = (density(templates, *high, relative)[0] - density(templates, *low, relative)[0]) / (2.0 * h)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max() + 1e-9)
+
+
+def test_derivative_shows_the_way_out_where_data_is_narrower_than_the_template_can_be():
+    """A fit starts there when the resolution of data is better; without a slope it could not go on."""
+    by_scale = density(filled(), 0.2, 0.5, derivatives=True)[2]
+    assert np.abs(by_scale).max() > 0.01 * density(filled(), 0.2, 0.5)[0].max()
 
 
 # fit of a signal
@@ -206,7 +235,7 @@ def test_points_lie_about_the_smooth_function():
 
 
 @cache
-def pulls(kind, toys=30, n=12_000):
+def pulls(kind, toys=100, n=12_000):
     found = []
     for seed in range(toys):
         value, error = values(fitted(kind, n, 1000 + seed, PLANTED[kind])[0][0])
@@ -243,6 +272,81 @@ def test_yields_are_those_of_a_known_mixture():
     assert weight.mean() == pytest.approx(1.0, abs=0.02)
     share = np.bincount(group, weight, len(GROUPS)) / weight.sum()
     np.testing.assert_allclose(share, MEASURED, atol=0.015)
+
+
+TOF_SHARE = np.array([0.5, 0.7, 0.2, 0.55, 0.7])
+"""Of tracks of each group: kaons decay before they reach the TOF."""
+
+EXPECTED = np.array(MEASURED[:REST]) / np.array(SIMULATED[:REST])
+
+
+def both_signals(n, shares, seed, gain=(0.0, 0.0, 1.0), time=(0.0, 0.0, 1.0)):
+    """Return tracks with a gain, and those that reach the TOF with a time, and their groups."""
+    columns, group = toy("gain", n, shares, (*seed, 0), *gain)
+    rng = np.random.default_rng((*seed, 1))
+    columns["has_tof"] = (rng.random(n) < TOF_SHARE[group]).astype(float)
+    columns["has_trd"] = (rng.random(n) < np.where(group == 0, 0.6, 0.4)).astype(float)
+    columns["length"] = 380.0 * np.cosh(columns["eta"])
+    offset, slope, scale2 = time
+    distance = WIDTH["time"] * np.sqrt(scale2) * rng.normal(size=n) + offset + slope * columns["eta"]
+    columns["tof_signal"] = np.where(columns["has_tof"] > 0, flight(columns, MASS[group]) + distance, np.nan)
+    return columns, group
+
+
+def exact_likelihood(columns, group, rng):
+    """Return likelihoods of Gaussian measurements: one in which kaons are nearly pions, and with TOF another."""
+    found = np.zeros((len(group), len(GROUPS)))
+    for places, seen in (
+        (np.array([3.0, 0.0, 0.8, 2.0, 0.0]), True),
+        (np.array([-0.5, 0.0, 3.0, 8.0, 0.0]), columns["has_tof"] > 0),
+    ):
+        measured = places[group] + rng.normal(size=len(group))
+        found -= np.where(seen, 1.0, 0.0).reshape(-1, 1) * 0.5 * (measured[:, None] - places) ** 2
+    return np.exp(found)
+
+
+def fitted_likelihood(simulation, group, data, grid):
+    """Return likelihoods of templates that were fitted to the data."""
+    found = []
+    for signal in SIGNALS.values():
+        samples = Sample.of(simulation, signal), Sample.of(data, signal)
+        seen = np.isfinite(signal.coordinate(simulation))
+        fit, comparison = fit_signal(signal, grid, *samples, group[seen])
+        found.append((comparison, fit.coefficients))
+    return likelihoods(found, data)
+
+
+def check_pulls(pulls):
+    """Check pulls [n, G] of independent toys and bins."""
+    width = pulls.std(axis=0, ddof=1)
+    assert np.all(np.abs(pulls.mean(axis=0)) < 3.0 * width / np.sqrt(len(pulls)))
+    assert np.all((width > 0.7) & (width < 1.4))
+
+
+def test_yields_and_their_errors_if_species_differ_in_detectors():
+    found = []
+    for seed in range(40):
+        simulation, group = both_signals(12_000, SIMULATED, (1, seed))
+        data, truth = both_signals(12_000, MEASURED, (2, seed))
+        likelihood = exact_likelihood(data, truth, np.random.default_rng((3, seed)))
+        yields = fit_yields(likelihood, data, simulation, group, Grid.of(data, 2, 2))
+        found.append((yields.ratio, yields.error))
+    ratio, error = (np.array([each[i] for each in found])[..., :REST].reshape(-1, REST) for i in (0, 1))
+    check_pulls((ratio - EXPECTED) / error)
+    np.testing.assert_allclose(ratio.mean(axis=0), EXPECTED, rtol=0.04)
+
+
+def test_yields_and_their_errors_from_fitted_signals():
+    found = []
+    for seed in range(20):
+        simulation, group = both_signals(12_000, SIMULATED, (1, seed))
+        data, _ = both_signals(12_000, MEASURED, (2, seed), PLANTED["gain"], PLANTED["time"])
+        grid = Grid.of(data, 4, 3)
+        yields = fit_yields(fitted_likelihood(simulation, group, data, grid), data, simulation, group, grid)
+        found.append((yields.ratio, yields.error))
+    ratio, error = (np.array([each[i] for each in found])[..., :REST].reshape(-1, REST) for i in (0, 1))
+    check_pulls((ratio - EXPECTED) / error)
+    np.testing.assert_allclose(ratio.mean(axis=0), EXPECTED, rtol=0.04)
 
 
 def test_weights_of_yields_restore_the_shape_in_pseudorapidity():
@@ -405,9 +509,9 @@ class Run:
         return Surroundings(900001, (211, 321, 2212), {}, self.response, 1)
 
     def run(self, data: Path, name: str) -> tuple[Path, Path]:
-        outputs = self.folder / f"{name}.parquet", self.folder / f"{name}.json"
+        outputs = [self.folder / f"{name}{end}" for end in (".parquet", ".json", "-varied.parquet")]
         adapt_sample(self.simulation, data, *outputs, settings=SETTINGS, surroundings=self.surroundings)
-        return outputs
+        return outputs[0], outputs[1]
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +524,8 @@ def test_report_has_the_gain_that_the_data_has(run):
     assert tpc["signal"] == "TPC" and tpc["tracks"] == {"simulation": 3600, "data": 3600}
     points = [point for point in tpc["points"] if point["variable"] == "eta"]
     assert np.mean([point["offset"] for point in points]) == pytest.approx(np.log(47.0 / 50.0), abs=0.008)
-    assert [signal["signal"] for signal in run.content["signals"]] == ["TPC", "TRD", "TOF"]
+    kinds = [(signal["signal"], signal["unit"], signal["logarithmic"]) for signal in run.content["signals"]]
+    assert kinds == [("TPC", "", True), ("TRD", "", True), ("TOF", "ps", False)]
 
 
 def test_rows_and_what_is_not_calibrated_stay(run):
@@ -528,6 +633,22 @@ def test_width_of_a_species_is_its_resolution(kind, group):
     np.testing.assert_allclose(np.median(width[numbers == GROUPS.index(group)]), WIDTH[kind], rtol=0.15)
 
 
+@pytest.mark.parametrize("group", ["pi", "K", "p"])
+def test_shape_finds_where_species_are_if_the_expectation_is_off(group):
+    off = replace(TIME, expected=lambda c, mass: flight(c, mass) * 1.002 + 100.0 * mass)
+    simulation, numbers = toy("time", 40_000, SIMULATED, 1)
+    shape = Shape.of(Sample.of(simulation, off), numbers, off)
+    centre, width = shape.of_tracks(simulation, numbers, off)
+    own = numbers == GROUPS.index(group)
+    exact = off.coordinate({**simulation, "tof_signal": flight(simulation, MASS[numbers])})
+    np.testing.assert_allclose(np.median((centre - exact)[own]), 0.0, atol=0.1 * WIDTH["time"])
+    np.testing.assert_allclose(np.median(width[own]), WIDTH["time"], rtol=0.15)
+    np.testing.assert_array_equal(
+        shape.centre_of(GROUPS.index(group), {name: values[own] for name, values in simulation.items()}, off),
+        centre[own],
+    )
+
+
 @pytest.mark.parametrize("scale2", [0.5, 1.0, 1.9])
 @pytest.mark.parametrize("kind", SIGNALS)
 @pytest.mark.parametrize("group", ["pi", "K", "p"])
@@ -536,14 +657,14 @@ def test_map_narrows_widens_and_moves_every_species(kind, group, scale2):
     simulation, numbers = toy(kind, 40_000, SIMULATED, 1)
     shape = Shape.of(Sample.of(simulation, signal), numbers, signal)
     fit = SignalFit(
-        kind, TERMS, ("1", "eta^2", "ln p"), unit * np.array([0.5, 0.2, 0.0]), np.array([scale2 - 1.0, 0.0, 0.0]),
-        np.eye(6), [], (1, 1), 0.0, 1,
+        name=kind, unit=signal.unit, logarithmic=signal.logarithmic, terms=TERMS, scale_terms=("1", "eta^2", "ln p"),
+        offset=unit * np.array([0.5, 0.2, 0.0]), scale=np.array([scale2 - 1.0, 0.0, 0.0]), covariance=np.eye(6),
+        points=[], tracks=(1, 1), chi2=0.0, degrees=1,
     )  # fmt: skip
     normal = np.random.default_rng(2).normal(size=len(numbers))
     moved = {**simulation, signal.column: SignalMap(signal, fit, shape).apply(simulation, numbers, normal)}
     own = numbers == GROUPS.index(group)
-    exact = {"gain": 50.0 * loss(simulation, MASS[numbers]), "time": flight(simulation, MASS[numbers])}[kind]
-    centre = signal.coordinate({**simulation, signal.column: exact})
+    centre = signal.coordinate({**simulation, signal.column: signal.expected(simulation, MASS[numbers])})
     distance = signal.coordinate(moved) - centre - unit * (0.5 + 0.2 * simulation["eta"])
     assert distance[own].mean() == pytest.approx(0.0, abs=0.1 * unit)
     assert distance[own].std() == pytest.approx(unit * np.sqrt(scale2), rel=0.1)
@@ -567,18 +688,20 @@ def gaps(run, folder):
 FIGURES = {"calibration": plot_calibration, "composition": plot_composition}
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figure_has_the_same_bytes_twice(tmp_path, run, name):
-    first, second = tmp_path / "first.svg", tmp_path / "second.svg"
-    FIGURES[name](run.report, first, title="run 1")
-    FIGURES[name](run.report, second, title="run 1")
-    assert first.read_bytes() == second.read_bytes()
-    assert first.read_bytes().startswith(b"<?xml")
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_is_drawn_without_warning(tmp_path, run, name):
-    for report in (run.report, gaps(run, tmp_path)):
-        FIGURES[name](report, tmp_path / "figure.png", title="run 1")
-        assert (tmp_path / "figure.png").stat().st_size > 5000
+def test_figure_is_drawn_without_warning_and_has_the_same_bytes_twice(tmp_path, run, name):
+    first, second, other = (tmp_path / file for file in ("first.svg", "second.svg", "gaps.png"))
+    for file in (first, second):
+        FIGURES[name](run.report, file, title="run 1")
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().startswith(b"<?xml") and first.stat().st_size > 5000
+    FIGURES[name](gaps(run, tmp_path), other, title="run 1")
+    assert other.stat().st_size > 5000
+
+
+def test_axis_of_an_offset_is_that_of_its_coordinate(run):
+    tpc, *_, tof = run.content["signals"]
+    assert label_of({**tpc, "signal": "TOF"}, "offset") == label_of(tpc, "offset") != label_of(tof, "offset")
+    assert label_of({**tof, "signal": "other", "unit": "ns"}, "offset") == "Offset (ns)"
+    assert label_of({**tof, "signal": "other", "unit": ""}, "offset") == "Offset"

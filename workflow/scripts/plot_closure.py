@@ -1,4 +1,4 @@
-"""Draw the performance on pseudo-data, and macro F1 and AUC without adaptation, with it, and of the oracle.
+"""Draw the performance on pseudo-data; macro F1 and AUC without adaptation, with it, and of the oracle; the gap closed.
 
 Input: pseudo-data with its truth, score tables and closure metrics. Output: one image per figure.
 """
@@ -6,6 +6,8 @@ Input: pseudo-data with its truth, score tables and closure metrics. Output: one
 from pidflow.jobs import job
 
 with job(snakemake):
+    from pidflow.config.adapt import CHOSEN
+    from pidflow.evaluate.figures.closure_gap import plot_closure_gap
     from pidflow.evaluate.figures.confusion import plot_confusion
     from pidflow.evaluate.figures.methods import main_methods
     from pidflow.evaluate.figures.performance import plot_methods_pt, plot_performance
@@ -28,3 +30,13 @@ with job(snakemake):
     plot_reliability(metrics[params.published], output.reliability, title=of_published)
     shown = {model: metrics[model] for model in [*params.networks, "oracle"]}
     plot_closure(shown, output.closure, title=f"Run {snakemake.wildcards.run}: closure on pseudo-data")
+    if params.candidates:
+        unadapted, adapted = params.networks
+        plot_closure_gap(
+            {name: metrics[model] for model, name in {**params.candidates, adapted: CHOSEN}.items()},
+            metrics[unadapted],
+            metrics["oracle"],
+            output.gap,
+            chosen=CHOSEN,
+            title=f"Run {snakemake.wildcards.run}: gap to the oracle closed on pseudo-data",
+        )

@@ -162,8 +162,8 @@ def fit_calibration(simulation: Path, data: Path, surroundings: Surroundings, se
     yields: Yields | None = None
     # with all signals together yields are known better than from any alone, and then the signals too
     for _ in range(_ROUNDS):
-        ratio = None if yields is None else yields.ratio
-        known_to = None if yields is None else np.maximum(yields.error / yields.ratio, _BEST_YIELD)
+        ratio = None if yields is None else yields.smooth
+        known_to = None if yields is None else np.maximum(yields.smooth_error / yields.smooth, _BEST_YIELD)
         fitted = []
         for signal in candidates:
             seen = np.isfinite(signal.coordinate(sim))

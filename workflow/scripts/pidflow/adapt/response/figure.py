@@ -21,9 +21,6 @@ P_LABEL = r"$\mathit{p}$ (GeV/$\mathit{c}$)"
 ETA_LABEL = r"$\mathit{\eta}$"
 PHI_LABEL = r"$\mathit{\varphi}$ (rad)"
 
-_IN_PS = ("TOF",)
-"""Signals whose offset is a time; that of all others is the logarithm of a gain."""
-
 _SPECIES = {
     "e": r"$\mathrm{e}$",
     "pi": r"$\mathrm{\pi}$, $\mathrm{\mu}$",
@@ -172,14 +169,23 @@ def _draw_signal(rows: Any, signal: Mapping[str, Any], name: str, colour: str, m
         below.yaxis.set_major_locator(MaxNLocator(3, symmetric=True))
     for part in rows[:, 1]:
         part.tick_params(labelleft=False)
-    rows[0, 0].set_ylabel(_label(signal["signal"], name))
+    rows[0, 0].set_ylabel(label_of(signal, name))
     rows[1, 0].set_ylabel("Pull")
 
 
-def _label(signal: str, name: str) -> str:
+def _logarithmic(signal: Mapping[str, Any]) -> bool:
+    """Return whether a signal's offset is the logarithm of a gain; a report that does not tell has times of the TOF."""
+    return bool(signal.get("logarithmic", signal["signal"] != "TOF"))
+
+
+def label_of(signal: Mapping[str, Any], name: str) -> str:
+    """Return the label of the axis of a signal's offset or of its resolution scale."""
     if name == "scale2":
         return "Resolution scale"
-    return "Offset (ps)" if signal in _IN_PS else r"Gain $-$ 1 (%)"
+    if _logarithmic(signal):
+        return r"Gain $-$ 1 (%)"
+    unit = signal.get("unit", "ps")
+    return f"Offset ({unit})" if unit else "Offset"
 
 
 def _quantity(signal: Mapping[str, Any], name: str, variable: str) -> _Quantity | None:
@@ -199,16 +205,16 @@ def _quantity(signal: Mapping[str, Any], name: str, variable: str) -> _Quantity 
     middle, spread = _smooth(signal, name, variable, x)
     # tracks of a bin differ in the other variables, too: the line is led through the bins' own values
     middle = middle + np.interp(x, place, smooth - _smooth(signal, name, variable, place)[0])
-    shown = [_shown(signal["signal"], name, each) for each in (value, middle, middle - spread, middle + spread)]
-    slope = 0.5 * (_shown(signal["signal"], name, value + error) - _shown(signal["signal"], name, value - error))
+    shown = [_shown(signal, name, each) for each in (value, middle, middle - spread, middle + spread)]
+    slope = 0.5 * (_shown(signal, name, value + error) - _shown(signal, name, value - error))
     return _Quantity(edges, place, shown[0], slope, (value - smooth) / error, np.stack([x, *shown[1:]]))
 
 
-def _shown(signal: str, name: str, values: Floats) -> Floats:
+def _shown(signal: Mapping[str, Any], name: str, values: Floats) -> Floats:
     """Return values of the fit in the units of the figure."""
     if name == "scale2":
         return np.sqrt(np.maximum(values, 0.0))
-    return values if signal in _IN_PS else np.asarray(100.0 * np.expm1(values))
+    return np.asarray(100.0 * np.expm1(values)) if _logarithmic(signal) else values
 
 
 def _smooth(signal: Mapping[str, Any], name: str, variable: str, x: Floats) -> tuple[Floats, Floats]:

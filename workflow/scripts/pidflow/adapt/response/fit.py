@@ -335,8 +335,7 @@ class Comparison:
 
     def _widened(self, templates: Templates, coefficients: Floats, derivatives: bool = False) -> tuple[Floats, ...]:
         offset, scale2 = self.offset(coefficients)
-        bias = self.signal.bias(np.maximum(scale2 - 1.0, 0.0)[:, None] * templates.width**2)
-        return templates.densities(offset, scale2, bias=bias, derivatives=derivatives)
+        return templates.densities(offset, scale2, relative=self.signal.relative_noise, derivatives=derivatives)
 
     def expectation(self, density: Floats, yields: Floats) -> tuple[Floats, Floats, Floats]:
         """Return parts [2, C, G, B], their sum's share [2, C, B] of each cell, and its norm [2, C]."""

@@ -90,10 +90,6 @@ class Signal:
             return offset + np.log(np.maximum(1.0 + noise, 0.1))
         return offset + noise
 
-    def bias(self, variance: Floats) -> Floats:
-        """Return how far such fluctuations of a variance move the mean of the coordinate."""
-        return -0.5 * variance if self.relative_noise else np.zeros_like(variance)
-
 
 def momentum_at_wall(columns: Columns) -> Floats:
     """Return the momentum at the inner TPC wall, at the vertex where it is unknown, GeV/c, [n]."""

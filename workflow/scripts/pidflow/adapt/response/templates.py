@@ -21,6 +21,7 @@ FLAT = 0.003
 """Share of tracks that lie anywhere, so that one far from all species pulls at nothing."""
 
 _PADDING = 0.25
+_STEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Templates:
         return cls(axis, transform.reshape(*shape, -1), np.sqrt(mean_square).reshape(shape), kept)
 
     def densities(
-        self, offset: Floats, scale2: Floats, *, bias: Floats, derivatives: bool = False
+        self, offset: Floats, scale2: Floats, *, relative: bool, derivatives: bool = False
     ) -> tuple[Floats, ...]:
         """Return the moved and widened templates as densities per bin, [C, G, B].
 
@@ -143,22 +144,44 @@ class Templates:
             Of each cell, [C].
         scale2
             Square of the resolution's scale in each cell, [C].
-        bias
-            How far the widening moves the mean, [C, G].
+        relative
+            Whether what widens a logarithmic coordinate is Gaussian in the signal itself.
         derivatives
             Whether to return the derivatives with respect to offset and squared scale too.
         """
         frequency = 2j * np.pi * np.fft.rfftfreq(self.axis.padded, self.axis.step)
-        square = (frequency**2).real
-        variance = np.maximum(scale2[:, None] - self.kept, SMOOTHING**2 / 2) * self.width**2
-        moved = (offset[:, None] + bias)[:, :, None]
-        factor = np.exp(-frequency * moved + 0.5 * square * variance[:, :, None])
-        spectrum = self.transform * factor
-        spectra = [spectrum]
+        kernel = self._relative_kernel if relative else self._kernel
+        moved = self.transform * np.exp(-frequency * offset[:, None, None])
+        spectra = [moved * kernel(scale2)]
         if derivatives:
-            spectra += [-frequency * spectrum, 0.5 * square * self.width[:, :, None] ** 2 * spectrum]
+            spectra.append(-frequency * spectra[0])
+            spectra.append(moved * (kernel(scale2 + _STEP) - kernel(scale2 - _STEP)) / (2.0 * _STEP))
         found = [np.fft.irfft(part, self.axis.padded, axis=2) for part in spectra]
         inside = slice(self.axis.margin, self.axis.margin + self.axis.bins)
         density, *others = (part[:, :, inside] for part in found)
         density = (1.0 - FLAT) * np.maximum(density, 0.0) + FLAT / self.axis.bins
         return density, *((1.0 - FLAT) * part for part in others)
+
+    def _variance(self, scale2: Floats) -> Floats:
+        """Return what the templates lack of the wanted variance, [C, G]."""
+        return np.maximum(scale2[:, None] - self.kept, SMOOTHING**2 / 2) * self.width**2
+
+    def _kernel(self, scale2: Floats) -> NDArray[np.complex128]:
+        """Return the Fourier transform of Gaussian widening, [C, G, K]."""
+        angular = 2.0 * np.pi * np.fft.rfftfreq(self.axis.padded, self.axis.step)
+        kernel: NDArray[np.complex128] = np.exp(-0.5 * angular**2 * self._variance(scale2)[:, :, None]).astype(complex)
+        return kernel
+
+    def _relative_kernel(self, scale2: Floats) -> NDArray[np.complex128]:
+        """Return the Fourier transform of ln(1 + Gaussian), [C, G, K].
+
+        It lowers the mean of a logarithm by half its variance, except for the part that smoothing took away before.
+        """
+        variance = self._variance(scale2)
+        added = np.maximum(scale2[:, None] - 1.0, 0.0) * self.width**2
+        place = np.fft.fftfreq(self.axis.padded, 1.0 / self.axis.padded) * self.axis.step
+        logarithm = place[None, None, :] - 0.5 * (variance - added)[:, :, None]
+        sigma = np.sqrt(variance)[:, :, None]
+        kernel = np.exp(-0.5 * (np.expm1(logarithm) / sigma) ** 2 + logarithm)
+        kernel /= kernel.sum(axis=2, keepdims=True)
+        return np.asarray(np.fft.rfft(kernel, axis=2))

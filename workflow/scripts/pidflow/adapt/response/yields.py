@@ -25,6 +25,8 @@ _TOLERANCE = 1e-4
 _PRIOR_TRACKS = 10.0
 _LEAST = 1e-3
 _RATIOS = (0.2, 5.0)
+_DEGREE = 3
+_PRIOR_SPREAD = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,10 @@ class Yields:
         Momentum bins, and pseudorapidity bins of `shape`.
     log_p
         Mean ln(p/(GeV/c)) of the data in each momentum bin, [P].
-    ratio
-        Of each charge, momentum bin and group of species, [2, P, G]; mean 1 over simulated tracks.
-    error
-        Their statistical errors, [2, P, G].
+    ratio, error
+        Of each charge, momentum bin and group of species, and their statistical errors, [2, P, G].
+    smooth, smooth_error
+        The same as a smooth function of momentum: a polynomial in ln p of the logarithm, fitted to the bins, [2, P, G].
     shape
         Further factor of each pseudorapidity bin, the same for all species, [E].
     """
@@ -49,7 +51,15 @@ class Yields:
     log_p: Floats
     ratio: Floats
     error: Floats
+    smooth: Floats
+    smooth_error: Floats
     shape: Floats
+
+    @classmethod
+    def of(cls, grid: Grid, log_p: Floats, ratio: Floats, error: Floats) -> Yields:
+        """Return yields with their smooth function, and no dependence on pseudorapidity yet."""
+        smooth, smooth_error = _smoothed(log_p, ratio, error)
+        return cls(grid, log_p, ratio, error, smooth, smooth_error, np.ones(grid.eta_bins))
 
     def weight(self, columns: Columns, group: NDArray[np.intp]) -> Floats:
         """Return how much simulated tracks of groups [n] count, [n]."""
@@ -58,13 +68,13 @@ class Yields:
         for j in range(2):
             for g in range(len(GROUPS)):
                 own = (charge == j) & (group == g)
-                weight[own] = np.exp(np.interp(log_p[own], self.log_p, np.log(self.ratio[j, :, g])))
+                weight[own] = np.exp(np.interp(log_p[own], self.log_p, np.log(self.smooth[j, :, g])))
         return weight * self.shape[self.grid.eta_bin(columns)]
 
     def varied(self, random: np.random.Generator) -> Yields:
-        """Return yields drawn from log-normal distributions of their errors."""
-        relative = self.error / self.ratio
-        return replace(self, ratio=self.ratio * np.exp(np.minimum(relative, 1.0) * random.normal(size=self.ratio.shape)))
+        """Return yields whose norm per charge and group is drawn within its error."""
+        relative = np.minimum(self.smooth_error / self.smooth, 1.0).mean(axis=1, keepdims=True)
+        return replace(self, smooth=self.smooth * np.exp(relative * random.normal(size=relative.shape)))
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -74,9 +84,31 @@ class Yields:
             "p": np.exp(self.log_p).tolist(),
             "ratio": self.ratio.tolist(),
             "error": self.error.tolist(),
+            "smooth": self.smooth.tolist(),
+            "smooth_error": self.smooth_error.tolist(),
             "eta_edges": list(self.grid.eta_edges),
             "eta_factor": self.shape.tolist(),
         }
+
+
+def _smoothed(log_p: Floats, ratio: Floats, error: Floats) -> tuple[Floats, Floats]:
+    """Return the smooth function of momentum through ratios [2, P, G] at its bins, and its errors."""
+    smooth, spread = ratio.copy(), error.copy()
+    middle, reach = log_p.mean(), max(float(np.ptp(log_p)) / 2.0, 1e-6)
+    functions = np.stack([((log_p - middle) / reach) ** power for power in range(_DEGREE + 1)], axis=1)
+    for j in range(2):
+        for g in range(REST + 1):
+            relative = error[j, :, g] / ratio[j, :, g]
+            weight = np.where(relative > 0, 1.0 / np.maximum(relative, 0.01) ** 2, 0.0)
+            if g == REST or np.count_nonzero(weight) <= _DEGREE + 1:
+                continue
+            # where there is nothing to tell, the ratio is 1, give or take a factor
+            information = (functions * weight[:, None]).T @ functions + np.eye(_DEGREE + 1) / _PRIOR_SPREAD**2
+            covariance = np.linalg.inv(information)
+            coefficients = covariance @ (functions.T @ (weight * np.log(ratio[j, :, g])))
+            smooth[j, :, g] = np.exp(functions @ coefficients)
+            spread[j, :, g] = smooth[j, :, g] * np.sqrt(np.einsum("pk,kl,pl->p", functions, covariance, functions))
+    return np.clip(smooth, *_RATIOS), spread
 
 
 def likelihoods(comparisons: Sequence[tuple[Comparison, Floats]], columns: Columns) -> Floats:
@@ -130,11 +162,11 @@ def fit_yields(likelihood: Floats, data: Columns, simulation: Columns, group: ND
             own = (charge == j) & (p_bin == p)
             ratio[j, p], error[j, p] = _bin(likelihood[own], seen[own], known[j, p] * scale)
     log_p = np.array([np.log(data["p"][p_bin == p]).mean() if np.any(p_bin == p) else 0.0 for p in range(grid.p_bins)])
-    yields = Yields(grid, log_p, np.clip(ratio, *_RATIOS), error, np.ones(grid.eta_bins))
+    yields = Yields.of(grid, log_p, np.clip(ratio, *_RATIOS), error)
     weight = yields.weight(simulation, group)
     counts = np.bincount(grid.eta_bin(data), minlength=grid.eta_bins) / max(len(likelihood), 1)
     expected = np.bincount(grid.eta_bin(simulation), weight, grid.eta_bins) / weight.sum()
-    return Yields(grid, log_p, yields.ratio, error, np.clip(counts / np.maximum(expected, 1e-9), *_RATIOS))
+    return replace(yields, shape=np.clip(counts / np.maximum(expected, 1e-9), *_RATIOS))
 
 
 def _bin(likelihood: Floats, seen: NDArray[np.intp], known: Floats) -> tuple[Floats, Floats]:
