@@ -4,15 +4,15 @@
 
 rule adapt_sample:
     input:
+        **{"probes": probes_before} if CONFIG.ingest.v0 else {},
         simulation=sample_before,
         data="<results>/{run}/dataset/data.parquet",
         response=rules.fit_response.output.response,
-        **{"probes": probes_before} if CONFIG.ingest.v0 else {},
     output:
+        **{"probes": "<results>/{run}/adapt/{candidate}/probes.parquet"} if CONFIG.ingest.v0 else {},
         dataset="<results>/{run}/adapt/{candidate}/simulation.parquet",
         report="<results>/{run}/adapt/{candidate}/report.json",
         variations="<results>/{run}/adapt/{candidate}/variations.parquet",
-        **{"probes": "<results>/{run}/adapt/{candidate}/probes.parquet"} if CONFIG.ingest.v0 else {},
     log:
         "<logs>/{run}/adapt_sample/{candidate}.log",
         record="<results>/{run}/provenance/adapt_sample/{candidate}.json",

@@ -325,7 +325,7 @@ def check_pulls(pulls):
 
 def test_yields_and_their_errors_if_species_differ_in_detectors():
     found = []
-    for seed in range(40):
+    for seed in range(30):
         simulation, group = both_signals(12_000, SIMULATED, (1, seed))
         data, truth = both_signals(12_000, MEASURED, (2, seed))
         likelihood = exact_likelihood(data, truth, np.random.default_rng((3, seed)))
@@ -338,7 +338,7 @@ def test_yields_and_their_errors_if_species_differ_in_detectors():
 
 def test_yields_and_their_errors_from_fitted_signals():
     found = []
-    for seed in range(20):
+    for seed in range(15):
         simulation, group = both_signals(12_000, SIMULATED, (1, seed))
         data, _ = both_signals(12_000, MEASURED, (2, seed), PLANTED["gain"], PLANTED["time"])
         grid = Grid.of(data, 4, 3)

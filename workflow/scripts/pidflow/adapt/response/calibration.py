@@ -160,6 +160,9 @@ def fit_calibration(simulation: Path, data: Path, surroundings: Surroundings, se
     grid = Grid.of(real, settings.p_bins, settings.eta_bins)
     fitted: list[tuple[SignalFit, Comparison]] = []
     yields: Yields | None = None
+    matching: Matching | None = None
+    random = np.random.default_rng([surroundings.seed, surroundings.run])
+    matched = sim
     # with all signals together yields are known better than from any alone, and then the signals too
     for _ in range(_ROUNDS):
         ratio = None if yields is None else yields.smooth
@@ -176,14 +179,16 @@ def fit_calibration(simulation: Path, data: Path, surroundings: Surroundings, se
                 f"{data}: no detector signal has enough tracks in data and in simulation to be calibrated"
             )
         identifying = [(comparison, fit.coefficients) for fit, comparison in fitted if comparison.signal.identifies]
-        yields = fit_yields(likelihoods(identifying, real), real, sim, group, grid)
+        yields = fit_yields(likelihoods(identifying, real), real, matched, group, grid)
+        weight = yields.weight(sim, group) if settings.yields else np.ones(len(group))
+        if settings.matching:
+            matching = fit_matching(sim, weight, real, grid, surroundings.masks, random)
+            trd, tof = matching.masked(sim, random)
+            matched = {**sim, "has_trd": trd.astype(float), "has_tof": tof.astype(float)}
     assert yields is not None
     for fit, comparison in fitted:
         print(f"run {surroundings.run}: {_line(fit, comparison.signal)}", flush=True)
     maps = tuple(SignalMap(comparison.signal, fit, comparison.shape) for fit, comparison in fitted)
-    weight = yields.weight(sim, group) if settings.yields else np.ones(len(group))
-    random = np.random.default_rng([surroundings.seed, surroundings.run])
-    matching = fit_matching(sim, weight, real, grid, surroundings.masks, random) if settings.matching else None
     return Calibration(maps, yields if settings.yields else None, matching, event_time_offset(sim, real), response)
 
 

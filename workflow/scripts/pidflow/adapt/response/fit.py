@@ -37,6 +37,9 @@ _PRIOR_SCALE = 0.3
 _PRIOR_YIELD = 1.0
 _SCALES2 = (0.3, 6.0)
 _ITERATIONS = 60
+_PAIRINGS = 4
+"""How often each track lends its distance from the centre to another's centre, against the noise of templates."""
+
 
 
 @dataclass(frozen=True)
@@ -288,17 +291,32 @@ class Comparison:
         regions = self.cells // self.grid.p_bins
         move, quality = self._by_region(distance, own % regions)
         distance = (distance - move[own % regions]) / self.width
+        pairings = [distance] if at_reference else self._paired(distance, own // regions)
         centre = np.full(len(self.centre), self.reference) if at_reference else self.centre
         base = self.width / self.factor
         parts = []
         # all tracks of a momentum bin make the templates of all its cells, each with the cell's own resolution
         for region in range(regions):
             width = base * quality[region]
-            coordinate = centre + move[region] + np.sqrt(kept) * distance * width
             cell = (own // regions * regions + region) * len(GROUPS) + self.group
-            parts.append((cell, coordinate, self.simulation.weight, width))
+            for each in pairings:
+                coordinate = centre + move[region] + np.sqrt(kept) * each * width
+                parts.append((cell, coordinate, self.simulation.weight, width))
         shape = (self.cells, len(GROUPS))
         return Templates.fill(self.axis, shape, *(np.concatenate(each) for each in zip(*parts, strict=True)), kept)
+
+    def _paired(self, distance: Floats, p_bin: NDArray[np.intp]) -> list[Floats]:
+        """Return distances [n], handed around several times among the tracks of a momentum bin and group."""
+        key = p_bin * len(GROUPS) + self.group
+        order = np.argsort(key, kind="stable")
+        start, end = (np.searchsorted(key[order], key[order], side) for side in ("left", "right"))
+        found = []
+        for number in range(_PAIRINGS):
+            size = end - start
+            other = np.empty_like(distance)
+            other[order] = distance[order[start + (np.arange(len(key)) - start + number * size // _PAIRINGS) % size]]
+            found.append(other)
+        return found
 
     def moved_to_reference(self, coordinate: Floats, columns: Columns, group: int) -> Floats:
         """Return tracks' coordinates [n], were they of a group, with their centre moved to one place."""

@@ -152,6 +152,8 @@ class Templates:
         frequency = 2j * np.pi * np.fft.rfftfreq(self.axis.padded, self.axis.step)
         kernel = self._relative_kernel if relative else self._kernel
         moved = self.transform * np.exp(-frequency * offset[:, None, None])
+        # no narrower than the smallest kernel; the slope there still tells the fit which way to go
+        scale2 = np.maximum(scale2, self.kept + SMOOTHING**2 / 2)
         spectra = [moved * kernel(scale2)]
         if derivatives:
             spectra.append(-frequency * spectra[0])
@@ -164,7 +166,8 @@ class Templates:
 
     def _variance(self, scale2: Floats) -> Floats:
         """Return what the templates lack of the wanted variance, [C, G]."""
-        return np.maximum(scale2[:, None] - self.kept, SMOOTHING**2 / 2) * self.width**2
+        # a group without tracks has no width
+        return np.maximum((scale2[:, None] - self.kept) * self.width**2, (0.05 * self.axis.step) ** 2)
 
     def _kernel(self, scale2: Floats) -> NDArray[np.complex128]:
         """Return the Fourier transform of Gaussian widening, [C, G, K]."""

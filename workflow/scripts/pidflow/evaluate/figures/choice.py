@@ -19,10 +19,15 @@ from pidflow.evaluate.figures.style import COLOURS, PT_LABEL, class_label, drawi
 from pidflow.evaluate.schema import Estimate
 from pidflow.files import read_json
 
+_DARK = 0.6
+"""Share of the candidates up to whose rank a cell is dark."""
+
 _OUT = "0.45"
 """Colour of candidates that are out."""
 
 _PER_MILLE = 1000.0
+
+_LEGEND = ("expected on data, statistical error", "systematic error", "by the unadapted simulation")
 
 
 def plot_choice(choice: str | Path, output: str | Path, *, title: str) -> None:
@@ -99,10 +104,10 @@ def plot_efficiency(efficiency: str | Path, output: str | Path, *, title: str) -
             axes.set_xlabel(PT_LABEL)
         for axes in grid[:, 0]:
             axes.set_ylabel("Efficiency")
-        shown = {
-            label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=3)
+        entries = (zip(*axes.get_legend_handles_labels()[::-1], strict=True) for axes in grid.flat)
+        handles = dict(pair for pairs in entries for pair in pairs)
+        order = [label for label in _LEGEND if label in handles]
+        figure.legend([handles[label] for label in order], order, loc="outside lower center", ncols=len(_LEGEND))
 
 
 def _draw_gains(axes: Axes, candidates: Mapping[str, Any], chosen: str, yardstick: str) -> None:
@@ -116,10 +121,17 @@ def _draw_gains(axes: Axes, candidates: Mapping[str, Any], chosen: str, yardstic
         note = "chosen" if name == chosen else ""
         note = "; ".join(text for text in (note, "" if accepted else f"out: {own['reason']}") if text)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        style = {"transform": axes.get_yaxis_transform(), "fontsize": 10, "color": colour, "va": "center", "bbox": box}
-        axes.text(0.02, y + 0.34, note, **style)
+        style = {
+            "transform": axes.get_yaxis_transform(),
+            "fontsize": 10,
+            "color": colour,
+            "ha": "right",
+            "va": "center",
+            "bbox": box,
+        }
+        axes.text(0.98, y + 0.34, note, **style)
     axes.axvline(0.0, color="0.6", lw=0.8, zorder=0)
-    axes.set(ylim=(len(candidates) - 0.45, -0.55), xlabel=r"Gain in macro AUC ($10^{-3}$)")
+    axes.set(ylim=(len(candidates) - 0.5, -0.5), xlabel=r"Gain in macro AUC ($10^{-3}$)")
     ends = np.array([0.0, *(values - bars[0]), *(values + bars[1]), *values])
     low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
     margin = 0.12 * max(high - low, 0.1)
@@ -131,9 +143,13 @@ def _draw_gains(axes: Axes, candidates: Mapping[str, Any], chosen: str, yardstic
 
 def _draw_ranks(axes: Axes, candidates: Mapping[str, Any], trusted: str) -> None:
     scores, ranks = score_ranks(candidates)
-    axes.imshow(ranks, cmap="Blues_r", vmin=1.0 - 0.2 * len(ranks), vmax=1.25 * len(ranks), aspect="auto")
+    axes.imshow(ranks, cmap="Blues_r", vmin=0.6, vmax=0.4 + 1.15 * len(ranks), aspect="auto")
     for (y, x), rank in np.ndenumerate(ranks):
-        style = {"color": "white" if rank <= 0.45 * len(ranks) else "black", "ha": "center", "va": "center"}
+        style: dict[str, Any] = {
+            "color": "white" if rank < _DARK * len(ranks) else "black",
+            "ha": "center",
+            "va": "center",
+        }
         weight = "bold" if scores[x] == trusted else "normal"
         axes.text(x, y, "–" if np.isnan(rank) else f"{rank:.0f}", fontweight=weight, **style)
     axes.set_xticks(range(len(scores)), [name.replace("_", " ") for name in scores], rotation=40, ha="right",
@@ -144,12 +160,12 @@ def _draw_ranks(axes: Axes, candidates: Mapping[str, Any], trusted: str) -> None
     for tick in axes.get_xticklabels():
         tick.set_fontweight("bold" if tick.get_text() == trusted.replace("_", " ") else "normal")
     axes.tick_params(which="both", length=0)
-    axes.set(ylim=(len(candidates) - 0.45, -0.55))
+    axes.set_ylim(len(candidates) - 0.5, -0.5)
     axes.set_title("place by each label-free score")
 
 
 def _draw_domains(axes: Axes, domain: Mapping[str, float], yardstick: str, *, trusted: bool) -> None:
-    y = np.arange(len(domain))
+    y = range(len(domain))
     colours = [COLOURS[1] if name == yardstick else COLOURS[0] for name in domain]
     axes.barh(y, [value - 0.5 for value in domain.values()], 0.5, left=0.5, color=colours)
     highest = max(0.6, *domain.values())
@@ -178,12 +194,10 @@ def _draw_efficiency(axes: Axes, bins: Sequence[Mapping[str, float]]) -> None:
         np.array([own[name] for own in bins])
         for name in ("pt_low", "pt_high", "efficiency", "statistical", "systematic", "unadapted")
     )
-    middle = np.sqrt(low * high)
     bottom, top = np.maximum(value - systematic, 0.0), np.minimum(value + systematic, 1.0)
-    band: dict[str, Any] = {"align": "edge", "color": COLOURS[1], "alpha": 0.3, "lw": 0, "label": "systematic error"}
-    axes.bar(low, top - bottom, high - low, bottom, **band)
-    axes.errorbar(
-        middle, value, statistical, fmt="o", color=COLOURS[1], capsize=2, label="expected on data, statistical error"
-    )
-    axes.hlines(unadapted, low, high, color=COLOURS[0], ls="--", label="by the unadapted simulation")
+    points, band, line = _LEGEND
+    style: dict[str, Any] = {"align": "edge", "color": COLOURS[1], "alpha": 0.3, "lw": 0}
+    axes.bar(low, top - bottom, high - low, bottom, label=band, **style)
+    axes.errorbar(np.sqrt(low * high), value, statistical, fmt="o", color=COLOURS[1], capsize=2, label=points)
+    axes.hlines(unadapted, low, high, color=COLOURS[0], ls="--", label=line)
     axes.axhline(1.0, color="0.6", lw=0.8, zorder=0)

@@ -140,16 +140,16 @@ def _draw(axes: Axes, gap: Gap, chosen: str) -> None:
     y = np.arange(len(values))
     colours = [COLOURS[1] if label == chosen else COLOURS[0] for label in gap.share]
     axes.barh(y, values, 0.6, xerr=None if np.isnan(bars).all() else bars, color=colours, capsize=4, ecolor="black")
-    for place, value, (_, up) in zip(y, values, bars.T, strict=True):
+    for place, value, (_, up) in zip(range(len(values)), values, bars.T, strict=True):
         end = max(0.0, value + float(np.nan_to_num(up))) if np.isfinite(value) else 0.0
-        text = f"{100.0 * value:.0f} %" if np.isfinite(value) else "undefined"
+        text = f"{100.0 * value:.0f} %".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "undefined"
         axes.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=11)
     ends = np.array([0.0, 1.0, *(values - np.nan_to_num(bars[0])), *(values + np.nan_to_num(bars[1]))])
     low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
     margin = 0.06 * (high - low)
     axes.set_xlim(low - (margin if low < 0.0 else 0.0), high + 3.0 * margin)
-    for place in (0.0, 1.0):
-        axes.axvline(place, color="0.4", lw=1.0, ls="--", zorder=0)
+    for end in (0.0, 1.0):
+        axes.axvline(end, color="0.4", lw=1.0, ls="--", zorder=0)
     axes.set_xlabel("Share of the gap closed (0 unadapted, 1 oracle)")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pidflow.adapt.choice.sample import Looked, look
 from pidflow.evaluate.figures.style import COLOURS, LINES, MARKERS, class_label, drawing
 from pidflow.models import load
-from pidflow.models.base import Floats, Model
+from pidflow.models.base import Model
 
 _MOST_FEATURES = 50_000
 """Tracks of a sample whose features are compared."""
@@ -224,7 +224,7 @@ def _draw_features(
     y = np.arange(len(features))
     found = {name: feature_shift(sample, data) for name, sample in samples.items()}
     for i, (name, (distance, missing)) in enumerate(found.items()):
-        style = {"color": COLOURS[i], "marker": MARKERS[i], "ls": "", "ms": 7}
+        style: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "ls": "", "ms": 7}
         shifts.plot(distance, y, label=f"{name}: simulation against data", **style)
         shares.plot(100.0 * missing, y, **style)
     chance = max(_chance(sample.weights, len(data)) for sample in samples.values())
@@ -287,10 +287,13 @@ def _tone(number: int, *, light: bool) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _scatter(axes: Axes, points: Floats, colours: NDArray[np.float64], random: np.random.Generator) -> None:
+def _scatter(
+    axes: Axes, points: NDArray[np.float64], colours: NDArray[np.float64], random: np.random.Generator
+) -> None:
     """Draw dots in random order, so that no group hides another."""
     order = random.permutation(len(points))
-    axes.scatter(*points[order].T, s=4, c=colours[order], alpha=0.6, linewidths=0, rasterized=True)
+    x, y = points[order].T
+    axes.scatter(x, y, s=4, c=colours[order], alpha=0.6, linewidths=0, rasterized=True)
 
 
 def _set_components(axes: Axes, space: LatentSpace) -> None:
