@@ -6,7 +6,6 @@ Input: pseudo-data with its truth, score tables and closure metrics. Output: one
 from pidflow.jobs import job
 
 with job(snakemake):
-    from pidflow.config.adapt import CHOSEN
     from pidflow.evaluate.figures.closure_gap import plot_closure_gap
     from pidflow.evaluate.figures.confusion import plot_confusion
     from pidflow.evaluate.figures.methods import main_methods
@@ -32,11 +31,12 @@ with job(snakemake):
     plot_closure(shown, output.closure, title=f"Run {snakemake.wildcards.run}: closure on pseudo-data")
     if params.candidates:
         unadapted, adapted = params.networks
+        chosen = adapted.removeprefix(f"{unadapted}_")
         plot_closure_gap(
-            {name: metrics[model] for model, name in {**params.candidates, adapted: CHOSEN}.items()},
+            {name: metrics[model] for model, name in {**params.candidates, adapted: chosen}.items()},
             metrics[unadapted],
             metrics["oracle"],
             output.gap,
-            chosen=CHOSEN,
+            chosen=chosen,
             title=f"Run {snakemake.wildcards.run}: gap to the oracle closed on pseudo-data",
         )

@@ -120,7 +120,7 @@ def adapt_network(
         read_tracks(simulation, split, info.features, info.species) for split in ("train", "validation")
     )
     columns = read_columns(simulation, "train", step.columns())
-    domains = Domains(train, read_features(data, "train", info.features), info.features, columns)
+    domains = Domains(train, read_features(data, "train", info.features), info.features, columns, info.species)
     if not len(domains.data):
         raise PidflowError(f"{data}: the run's data has no training track to adapt to; add data or empty 'adapt.steps'")
     _train(model, type(model)(info, folder), step, domains, validation, accelerator, threads)
@@ -143,7 +143,8 @@ def _train(
     """
     info, options, train = target.info, source.settings.optimisation, domains.simulation
     device = prepare(info.seed, threads, accelerator)
-    own_pattern, other_pattern = (patterns(source.trained, part) for part in (train.features, domains.data))
+    others = step.others(domains)
+    own_pattern, other_pattern = (patterns(source.trained, part) for part in (train.features, others))
     if not step.balanced:
         own_pattern, other_pattern = torch.zeros_like(own_pattern), torch.zeros_like(other_pattern)
     partners = Partners(own_pattern, other_pattern)
@@ -165,7 +166,7 @@ def _train(
         parameters, step.settings.learning_rate, betas=betas, weight_decay=options.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda number: cosine(number, total * per_epoch))
-    simulated, labels, measured = (torch.from_numpy(a) for a in (train.features, train.labels, domains.data))
+    simulated, labels, measured = (torch.from_numpy(a) for a in (train.features, train.labels, others))
     columns = {name: torch.from_numpy(column) for name, column in domains.columns.items()}
 
     def now(raw: Floats) -> Floats:
@@ -180,8 +181,8 @@ def _train(
         own.requires_grad_(not (joint and step.frozen))
         total_loss, steps = torch.zeros((), device=device), 0
         for rows in shuffled(len(train), batch):
-            others = partners.draw(rows)
-            raw = torch.cat([simulated[rows], measured[others]]).to(device)
+            beside = partners.draw(rows.repeat(step.others_per_track))
+            raw = torch.cat([simulated[rows], measured[beside]]).to(device)
             if options.hide_detector:
                 raw = hide(raw, detectors, options.hide_detector)
             with torch.set_grad_enabled(joint):
@@ -193,7 +194,7 @@ def _train(
             done = number - step.alone + steps / per_epoch
             further = {name: column[rows].to(device) for name, column in columns.items()}
             loss = class_part + step.penalty(
-                Batch(vectors, logits, truth, further, others, max(0.0, done / joint_epochs))
+                Batch(vectors, logits, truth, further, beside, max(0.0, done / joint_epochs))
             )
             optimiser.zero_grad()
             loss.backward()

@@ -134,30 +134,33 @@ class Domains:
         Names of the features.
     columns
         Further columns of the simulated tracks, float32 [N] each, by name (`TrainingStep.columns`).
+    species
+        PDG code of each head.
     """
 
     simulation: Tracks
     data: Floats
     features: tuple[str, ...]
     columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    species: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One mixed batch: B simulated tracks, then B tracks of data.
+    """One mixed batch: B simulated tracks, then as many or more others, tracks of data by default.
 
     Attributes
     ----------
     vectors
-        The encoder's vectors, float32 [2B, W], with gradient.
+        The encoder's vectors, float32 [B + B', W], with gradient.
     logits
-        The heads' answers, float32 [2B, S], with gradient.
+        The heads' answers, float32 [B + B', S], with gradient.
     labels
         Of the simulated tracks, float32 [B, S].
     columns
         Further columns of the simulated tracks, float32 [B] each, by name.
     rows
-        Which tracks of data these are, int64 [B].
+        Which of `TrainingStep.others` follow, int64 [B'].
     progress
         Share of the training that is done, 0 to 1.
     """
@@ -190,10 +193,13 @@ class TrainingStep(ABC):
     balanced
         Whether each batch of data has the detector patterns of the simulated one, so that matching
         efficiencies cannot tell the domains apart.
+    others_per_track
+        Tracks of `others` for each simulated track of a batch.
     """
 
     Settings: ClassVar[type[TrainingStepSettings]]
     balanced: ClassVar[bool] = True
+    others_per_track: ClassVar[int] = 1
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -211,6 +217,10 @@ class TrainingStep(ABC):
     def columns(self) -> tuple[str, ...]:
         """Return dataset columns that `penalty` needs beside the features."""
         return ()
+
+    def others(self, domains: Domains) -> Floats:
+        """Return the tracks that batches have beside the labelled ones, float32 [M, F]."""
+        return domains.data
 
     def networks(self, sizes: Sizes, domains: Domains) -> dict[str, nn.Module]:
         """Return the step's own networks, by name; they are trained with the other."""

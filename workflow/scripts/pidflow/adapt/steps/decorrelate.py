@@ -1,6 +1,7 @@
 """Decorrelation: the certainty of a species' own tracks does not tell a protected column, so its efficiency is flat.
 
-Only simulation is used. Sources: G. Louppe, M. Kagan, K. Cranmer, NeurIPS 2017, arXiv:1611.01046 (adversary);
+Only simulation is used: beside the labelled batch there are tracks of the protected species alone, of which a batch has
+a handful. Sources: G. Louppe, M. Kagan, K. Cranmer, NeurIPS 2017, arXiv:1611.01046 (adversary);
 A. Rogozhnikov et al., JINST 10 (2015) T03002, arXiv:1410.4140 (flatness), here with the sum over bins as a U-statistic:
 without the pairs of a track with itself, batches with few tracks per bin are right on average.
 """
@@ -15,10 +16,13 @@ from pydantic import Field
 from pidflow.adapt.means import Means
 from pidflow.adapt.steps.base import Batch, Domains, Sizes, TrainingStep, TrainingStepSettings
 from pidflow.blocks import Count, Positive
+from pidflow.errors import PidflowError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from pidflow.models.base import Floats
 
 _SOFT = 0.1
 
@@ -27,6 +31,7 @@ class Settings(TrainingStepSettings):
     """An efficiency that does not depend on a column."""
 
     kind: Literal["decorrelate"] = "decorrelate"
+    species: tuple[int, ...] = Field((), description="PDG codes whose efficiency is made flat; empty: all")
     column: str = Field("pt", description="dataset column that certainties of true tracks shall not tell")
     bins: int = Field(10, ge=2, description="bins of the column, equally full of a species' tracks")
     method: Literal["flatness", "adversary"] = Field(
@@ -100,6 +105,7 @@ class Step(TrainingStep):
 
     Settings = Settings
     balanced: ClassVar[bool] = False
+    others_per_track: ClassVar[int] = 2
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -111,35 +117,47 @@ class Step(TrainingStep):
         epochs: int = self.settings.adversary_epochs
         return epochs if self.settings.method == "adversary" else 0
 
+    def others(self, domains: Domains) -> Floats:
+        """Return the true tracks of the protected species that have a value of the column."""
+        column, labels = domains.columns[self.settings.column], domains.simulation.labels
+        chosen = np.array([not self.settings.species or pdg in self.settings.species for pdg in domains.species])
+        rows = np.flatnonzero((labels[:, chosen] > 0).any(axis=1) & ~np.isnan(column))
+        if not len(rows):
+            raise PidflowError(
+                f"no training track of species {list(self.settings.species)} has a value of '{self.settings.column}'; "
+                "correct 'species' or 'column' of the step"
+            )
+        self._head = labels[rows].argmax(axis=1)
+        inner = edges(column, labels, self.settings.bins)
+        self._number = (column[rows, None] > inner[self._head]).sum(axis=1)
+        return domains.simulation.features[rows]
+
     def columns(self) -> tuple[str, ...]:
         """Return the protected column."""
         return (self.settings.column,)
 
     def networks(self, sizes: Sizes, domains: Domains) -> dict[str, nn.Module]:
-        """Set the bins, and return the adversary if there is one."""
-        import torch
-
+        """Return the adversary, if there is one."""
         from pidflow.adapt.reversal import discriminator
 
-        column, bins = domains.columns[self.settings.column], self.settings.bins
-        self._edges = torch.from_numpy(edges(column, domains.simulation.labels, bins))
         if self.settings.method == "flatness":
             return {}
-        self._adversary = discriminator(1 + sizes.species, self.settings.hidden, bins)
+        self._adversary = discriminator(1 + sizes.species, self.settings.hidden, self.settings.bins)
         return {"adversary": self._adversary}
 
     def penalty(self, batch: Batch) -> Tensor:
         """Return the weighted variance, or the adversary's loss in nats."""
-        column = batch.columns[self.settings.column]
-        track, species = (batch.labels * ~column.isnan().unsqueeze(1)).nonzero(as_tuple=True)
-        logits = batch.logits[track, species]
-        number = (column[track, None] > self._edges.to(column.device)[species]).sum(dim=1)
+        import torch
+
+        rows, device = batch.rows.numpy(), batch.logits.device
+        species, number = (torch.from_numpy(part[rows]).to(device) for part in (self._head, self._number))
+        logits = batch.logits[batch.size :].gather(1, species[:, None])[:, 0]
         if self.settings.method == "flatness":
             found = self._uneven(logits, species, number)
             self._means.add(unevenness=found)
             weighted: Tensor = self.settings.strength * found
             return weighted
-        return self._guessed(logits, species, number, batch.progress)
+        return self._guessed(logits, species, number, batch)
 
     def figures(self) -> dict[str, float]:
         """Return the variance, or the adversary's loss (nats)."""
@@ -148,18 +166,17 @@ class Step(TrainingStep):
     def _uneven(self, logits: Tensor, species: Tensor, number: Tensor) -> Tensor:
         import torch
 
-        heads = range(len(self._edges))
-        own = [species == head for head in heads]
+        own = [species == head for head in np.unique(self._head)]
         return torch.stack([unevenness(logits[rows], number[rows], self.settings.bins) for rows in own]).mean()
 
-    def _guessed(self, logits: Tensor, species: Tensor, number: Tensor, progress: float) -> Tensor:
+    def _guessed(self, logits: Tensor, species: Tensor, number: Tensor, batch: Batch) -> Tensor:
         import torch
         from torch.nn import functional
 
         from pidflow.adapt.reversal import ReverseGradient, strength_at
 
-        passed = ReverseGradient.apply(logits, strength_at(progress, self.settings.strength))
-        code = functional.one_hot(species, len(self._edges)).to(logits.dtype)
+        passed = ReverseGradient.apply(logits, strength_at(batch.progress, self.settings.strength))
+        code = functional.one_hot(species, batch.labels.shape[1]).to(logits.dtype)
         guess = self._adversary(torch.cat([passed.unsqueeze(1), code], dim=1))
         loss = functional.cross_entropy(guess, number, reduction="sum") / max(1, len(number))
         self._means.add(adversary_loss=loss)

@@ -48,7 +48,8 @@ def plot_choice(choice: str | Path, output: str | Path, *, title: str) -> None:
     names = list(candidates)
     height = max(3.2, 0.75 * len(names) + 0.4, 0.5 * len(domain))
     with drawing(output, 17.0, height + 2.9, title) as figure:
-        gains, ranks, samples = figure.subplots(1, 3, width_ratios=[1.25, 1.15, 0.6])
+        # with ratios that are no whole numbers the layout is not reproducible
+        gains, ranks, samples = figure.subplots(1, 3, width_ratios=[6, 5, 3])
         _draw_gains(gains, candidates, found[CHOSEN], found["yardstick"])
         _draw_ranks(ranks, candidates, found["score"])
         _draw_domains(samples, domain, found["yardstick"], trusted=bool(found["trusted"]))
@@ -93,7 +94,7 @@ def plot_efficiency(efficiency: str | Path, output: str | Path, *, title: str) -
             for axes, kind in zip(row_of_panels, kinds, strict=True):
                 if bins.get(sign * kind):
                     _draw_efficiency(axes, bins[sign * kind])
-                    axes.text(0.04, 0.06, class_label(sign * kind, species), transform=axes.transAxes, fontsize=18)
+                    axes.set_title(class_label(sign * kind, species))
                 else:
                     axes.set_axis_off()
         edges = [row[side] for own in bins.values() for row in own for side in ("pt_low", "pt_high")]

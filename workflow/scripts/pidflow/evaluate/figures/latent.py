@@ -193,9 +193,10 @@ def plot_latent(
         if (space := latent_space(model, samples[str(simulation[label])], measured, seed=seed)) is not None
     }
     names = {path: [label for label in models if str(simulation[label]) == path] for path in paths}
-    first_height = 1.3 + 0.3 * len(features)
-    with drawing(output, 15.0, 1.2 + first_height + 4.3 * len(spaces), title) as figure:
-        grid = figure.add_gridspec(1 + len(spaces), 3, height_ratios=[first_height, *([4.3] * len(spaces))])
+    # in tenths of an inch: with ratios that are no whole numbers the layout is not reproducible
+    first, other = 13 + 3 * len(features), 43
+    with drawing(output, 15.0, 1.2 + 0.1 * (first + other * len(spaces)), title) as figure:
+        grid = figure.add_gridspec(1 + len(spaces), 3, height_ratios=[first, *([other] * len(spaces))])
         shifts = figure.add_subplot(grid[0, :2])
         shares = figure.add_subplot(grid[0, 2], sharey=shifts)
         _draw_features(shifts, shares, {", ".join(names[path]): samples[path] for path in paths}, measured, features)
