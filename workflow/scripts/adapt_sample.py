@@ -20,7 +20,7 @@ with job(snakemake):
         snakemake.output.report,
         snakemake.output.variations,
         settings=params.step,
-        probes={given.probes: snakemake.output.probes} if "probes" in given.keys() else None,
+        probes={given.probes: snakemake.output.probes} if given.get("probes") else None,
         surroundings=Surroundings(
             run=int(snakemake.wildcards.run),
             species=tuple(params.species),

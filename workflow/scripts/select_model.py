@@ -1,7 +1,7 @@
 """Choose among the candidates of adaptation, without a label of data.
 
-Input: the unadapted model and the candidates, the samples, V0 candidates. Output: the chosen model, the reasons, and the
-efficiencies that an analyser may expect.
+Input: the unadapted model and the candidates, the samples, V0 candidates. Output: the chosen model, the reasons, and
+the efficiencies that an analyser may expect.
 """
 
 from pidflow.jobs import job
@@ -16,7 +16,8 @@ with job(snakemake):
 
     given, output, params = snakemake.input, snakemake.output, snakemake.params
     tagged = params.v0 is not None
-    parts = zip(given.samples, given.variations, given.get("adapted_probes") or [None] * len(params.samples), strict=True)
+    adapted_probes = given.get("adapted_probes") or [None] * len(params.samples)
+    parts = zip(given.samples, given.variations, adapted_probes, strict=True)
     select_model(
         dict(zip([UNADAPTED, *params.candidates], given.models, strict=True)),
         given.simulation,

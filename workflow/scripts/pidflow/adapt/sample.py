@@ -47,8 +47,8 @@ def adapt_sample(
     report
         JSON of what the step fitted.
     variations
-        Test tracks, at most `_MOST_VARIED`, adapted `VARIATIONS` times with what was found drawn anew within its errors:
-        a dataset with a column ``variation``, empty if the step knows no errors.
+        Test tracks, at most `_MOST_VARIED`, adapted `VARIATIONS` times with what was found drawn anew within its
+        errors: a dataset with a column ``variation``, empty if the step knows no errors.
     settings
         The entry of ``adapt.steps``, with its kind.
     surroundings

@@ -209,7 +209,8 @@ class Evaluate(Block):
     """Metrics and plots."""
 
     methods: tuple[str, ...] = Field(
-        ("nsigma", "gbdt", "fse"), description="entries of 'models' that are compared; the candidates of adaptation join them"
+        ("nsigma", "gbdt", "fse"),
+        description="entries of 'models' that are compared; the candidates of adaptation join them",
     )
     ceiling: bool = Field(True, description="compare with the best that is possible, where it is known: example runs")
     equalise: tuple[str, ...] = Field(

@@ -43,6 +43,8 @@ class Model(base.Model[Settings]):
 
         species = len(self.info.species)
         label = np.where(train.labels.any(axis=1), train.labels.argmax(axis=1), species)
+        # scikit-learn refuses a read-only map of a file
+        features = np.require(train.features, requirements="W")
         classifier = RandomForestClassifier(
             self.settings.trees,
             min_samples_leaf=self.settings.min_leaf,
@@ -50,7 +52,7 @@ class Model(base.Model[Settings]):
             max_samples=min(self.settings.tracks, len(train)),
             n_jobs=fitting.threads,
             random_state=self.info.seed,
-        ).fit(np.require(train.features, requirements="W"), label, train.weights)  # scikit-learn refuses a read-only map of a file
+        ).fit(features, label, train.weights)
         from_sklearn(classifier, range(species)).save(self.folder / FOREST_FILE)
 
     def score(self, features: Floats) -> Floats:

@@ -181,7 +181,9 @@ def assess(score: Callable[[Floats], Floats], samples: Samples) -> dict[str, flo
         "species_plausibility": scores.species_plausibility(on_data, _bin(data), _expected(target)),
     }
     if samples.tagged is not None:
-        found["probe_agreement"] = scores.probe_agreement(*(probe_rates(score, part, samples) for part in samples.tagged))
+        found["probe_agreement"] = scores.probe_agreement(
+            *(probe_rates(score, part, samples) for part in samples.tagged)
+        )
     return found
 
 

@@ -58,7 +58,10 @@ class SignalMap:
         return replace(self, fit=self.fit.varied(random))
 
     def apply(self, columns: Columns, group: NDArray[np.intp], normal: Floats) -> Floats:
-        """Return the signal of simulated tracks of groups [n], given normal numbers [n]; as it was without coordinate."""
+        """Return the signal of simulated tracks of groups [n], given normal numbers [n].
+
+        A signal that has no coordinate stays as it is.
+        """
         coordinate = self.signal.coordinate(columns)
         seen = np.isfinite(coordinate)
         own = {name: values[seen] for name, values in columns.items()}

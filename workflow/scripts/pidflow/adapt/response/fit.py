@@ -9,6 +9,7 @@ complement of the information matrix). No label of data exists here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +40,6 @@ _SCALES2 = (0.3, 6.0)
 _ITERATIONS = 60
 _PAIRINGS = 4
 """How often each track lends its distance from the centre to another's centre, against the noise of templates."""
-
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Shape:
 
     def centre_of(self, group: int, columns: Columns, signal: Signal) -> Floats:
         """Return where tracks [n] should lie if they are of a group, [n]."""
-        return signal.centre(columns, MASSES[group]) + np.interp(np.log(columns["p"]), self.log_p, self.distance[group])
+        distance = np.interp(np.log(columns["p"]), self.log_p, self.distance[group])
+        return np.asarray(signal.centre(columns, MASSES[group]) + distance)
 
 
 def _fill(place: Floats, values: Floats) -> None:
@@ -223,9 +224,7 @@ class Comparison:
         Group of species of each simulated track, [n].
     """
 
-    def __init__(
-        self, signal: Signal, grid: Grid, simulation: Sample, data: Sample, group: NDArray[np.intp]
-    ) -> None:
+    def __init__(self, signal: Signal, grid: Grid, simulation: Sample, data: Sample, group: NDArray[np.intp]) -> None:
         self.signal, self.grid = signal, grid
         self.simulation, self.data, self.group = simulation, data, group
         self.shape = Shape.of(simulation, group, signal)
@@ -235,17 +234,20 @@ class Comparison:
         self.halves = 2 if np.isfinite(self.split) else 1
         self.cells = grid.p_bins * grid.eta_bins * self.halves
         self.p_of_cell = np.arange(self.cells) // (grid.eta_bins * self.halves)
-        self.resolution = float(np.median(self.width[group == PIONS])) if np.any(group == PIONS) else float(np.median(self.width))
+        pions = group == PIONS
+        self.resolution = float(np.median(self.width[pions] if pions.any() else self.width))
         self.axis = self._axis()
         self.counts = self._counts(data)
         self.known = self._known()
         cell = self.cell_of(data.columns)
         inside = np.bincount(cell, minlength=self.cells)
-        mean = lambda terms: np.stack(  # noqa: E731
-            [np.bincount(cell, values, self.cells) for values in design(data.columns, terms).T], axis=1
-        ) / np.maximum(inside, 1)[:, None]
+
+        def mean(terms: Sequence[str]) -> Floats:
+            sums = [np.bincount(cell, values, self.cells) for values in design(data.columns, terms).T]
+            return np.asarray(np.stack(sums, axis=1) / np.maximum(inside, 1)[:, None])
+
         self.design, self.scale_design = mean(signal.terms), mean(SCALE_TERMS)
-        self.reference = float(np.median(self.centre[group == PIONS])) if np.any(group == PIONS) else 0.0
+        self.reference = float(np.median(self.centre[pions])) if pions.any() else 0.0
         self.inflation = 1.0 + len(data) / max(simulation.weight.sum() ** 2 / (simulation.weight**2).sum(), 1.0)
         self.templates = self.fill(1.0)
 
@@ -277,7 +279,7 @@ class Comparison:
         columns = self.simulation.columns
         flat = (charge_of(columns) * self.cells + self.cell_of(columns)) * len(GROUPS) + self.group
         shape = (2, self.cells, len(GROUPS))
-        return np.bincount(flat, self.simulation.weight, int(np.prod(shape))).reshape(shape)
+        return np.asarray(np.bincount(flat, self.simulation.weight, int(np.prod(shape))), float).reshape(shape)
 
     def fill(self, scale2: float, *, at_reference: bool = False) -> Templates:
         """Return templates that can be widened to a squared scale or more.
@@ -303,7 +305,8 @@ class Comparison:
                 coordinate = centre + move[region] + np.sqrt(kept) * each * width
                 parts.append((cell, coordinate, self.simulation.weight, width))
         shape = (self.cells, len(GROUPS))
-        return Templates.fill(self.axis, shape, *(np.concatenate(each) for each in zip(*parts, strict=True)), kept)
+        cell, coordinate, weight, width = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return Templates.fill(self.axis, shape, cell, coordinate, weight, width, kept)
 
     def _paired(self, distance: Floats, p_bin: NDArray[np.intp]) -> list[Floats]:
         """Return distances [n], handed around several times among the tracks of a momentum bin and group."""
@@ -323,7 +326,7 @@ class Comparison:
         return coordinate - self.shape.centre_of(group, columns, self.signal) + self.reference
 
     def _by_region(self, distance: Floats, region: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        """Return how far each region of η and clusters lies off, and by which factor it is measured worse than the best."""
+        """Return how far each region of η and clusters lies off, and how much worse than the best it is measured."""
         regions = self.cells // self.grid.p_bins
         move, quality = np.zeros(regions), np.ones(regions)
         for number in range(regions):
@@ -425,7 +428,7 @@ class Comparison:
 
         def change(parts: Floats) -> Floats:
             mixed = parts.sum(axis=2) / norm[:, :, None]
-            return total * (mixed - share * mixed.sum(axis=2, keepdims=True))
+            return np.asarray(total * (mixed - share * mixed.sum(axis=2, keepdims=True)))
 
         expected = np.maximum(total * share, 1e-9)
         derivative = np.stack([change(amount * by_offset[None]), change(amount * by_scale[None])])  # [2, j, C, B]
@@ -452,8 +455,12 @@ class Comparison:
                 g -= solved.T @ score_yield[j, cells].sum(axis=0)
                 h -= cross @ solved
         precision = self._precision()
-        return g - precision * coefficients, h + np.diag(precision), score.sum(axis=0), info.sum(axis=0), (
-            ratio * np.sqrt(expected)
+        return (
+            g - precision * coefficients,
+            h + np.diag(precision),
+            score.sum(axis=0),
+            info.sum(axis=0),
+            (ratio * np.sqrt(expected)),
         )
 
     def _precision(self) -> Floats:
@@ -517,8 +524,9 @@ def fit_signal(
         step *= min(1.0, float((limit / np.maximum(np.abs(step), 1e-12)).min()))
         coefficients = coefficients + step
         if number % 5 == 4:
-            mean_scale2 = float(np.average(comparison.offset(coefficients)[1], weights=comparison.counts.sum(axis=(0, 2))))
-            comparison.templates = comparison.fill(mean_scale2)
+            _, scale2 = comparison.offset(coefficients)
+            mean = np.average(scale2, weights=comparison.counts.sum(axis=(0, 2)))
+            comparison.templates = comparison.fill(float(mean))
         if number > 10 and float((np.abs(step) / limit).max()) < 2e-3:
             break
     _, information, local_score, local_information, residual = comparison.information(coefficients, current, known_to)
@@ -545,9 +553,7 @@ def fit_signal(
     return fit, comparison
 
 
-def _points(
-    comparison: Comparison, coefficients: Floats, score: Floats, information: Floats
-) -> list[dict[str, Any]]:
+def _points(comparison: Comparison, coefficients: Floats, score: Floats, information: Floats) -> list[dict[str, Any]]:
     """Return offset and scale apart in each bin of p and η: one step of Newton's method from the smooth function."""
     grid = comparison.grid
     offset, scale2 = comparison.offset(coefficients)

@@ -2,8 +2,8 @@
 
 The data's rate of tracks with a detector over the simulated one is a product of a function of momentum, of
 pseudorapidity and of azimuth, found by raking (W. E. Deming, F. F. Stephan, Ann. Math. Stat. 11 (1940) 427), in classes
-of what the inner detectors saw: the TRD first, then the TOF among tracks with and without the TRD. What simulation lacks
-cannot be added; there the factor ends at 1 and a weight per detector pattern and momentum bin is left to do.
+of what the inner detectors saw: the TRD first, then the TOF among tracks with and without the TRD. What simulation
+lacks cannot be added; there the factor ends at 1 and a weight per detector pattern and momentum bin is left to do.
 """
 
 from __future__ import annotations
@@ -145,7 +145,12 @@ def _masked(
 
 
 def fit_matching(
-    simulation: Columns, weight: Floats, data: Columns, grid: Grid, limits: Mapping[str, float], random: np.random.Generator
+    simulation: Columns,
+    weight: Floats,
+    data: Columns,
+    grid: Grid,
+    limits: Mapping[str, float],
+    random: np.random.Generator,
 ) -> Matching:
     """Compare the rates of tracks with TRD and TOF.
 
@@ -173,7 +178,8 @@ def fit_matching(
             rates = (*rates, rate)
     trd, tof = _masked(rates, bins, simulation, draw)
     shape = (grid.p_bins, 4)
-    left = _shares(grid.p_bin(data), pattern_of(data["has_trd"] > 0, data["has_tof"] > 0), np.ones(len(data["p"])), shape)
+    measured = pattern_of(data["has_trd"] > 0, data["has_tof"] > 0)
+    left = _shares(grid.p_bin(data), measured, np.ones(len(measured)), shape)
     right = _shares(grid.p_bin(simulation), pattern_of(trd, tof), weight, shape)
     ratio = np.divide(left, right, out=np.ones(shape), where=right > 0)
     return Matching(bins, limits, rates, np.clip(ratio, *_WEIGHTS))
@@ -181,10 +187,10 @@ def fit_matching(
 
 def _shares(p_bin: NDArray[np.intp], pattern: NDArray[np.intp], weight: Floats, shape: tuple[int, int]) -> Floats:
     """Return the share of each pattern in each momentum bin, with a few tracks of every pattern added."""
-    counts = np.bincount(p_bin * 4 + pattern, weight, shape[0] * 4).reshape(shape)
+    counts = np.asarray(np.bincount(p_bin * 4 + pattern, weight, shape[0] * 4), float).reshape(shape)
     mean = counts.sum(axis=0) / max(counts.sum(), 1e-12)
     counts = counts + np.where(counts > 0, mean, 0.0) * _FEWEST
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12))
 
 
 def _rate(

@@ -62,7 +62,7 @@ class Axis:
     @property
     def centres(self) -> Floats:
         """Middles of the bins."""
-        return self.low + self.step * (np.arange(self.bins) + 0.5)
+        return np.asarray(self.low + self.step * (np.arange(self.bins) + 0.5), np.float64)
 
 
 @dataclass(frozen=True)

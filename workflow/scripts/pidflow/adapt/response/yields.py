@@ -1,7 +1,7 @@
 """Yields of species in data, relative to simulation, from all calibrated signals of a track together.
 
-The likelihood of a track under a group of species is the product of its signals' fitted templates, which are taken to be
-independent given species, momentum and pseudorapidity. Yields per charge and momentum bin then follow by expectation
+The likelihood of a track under a group of species is the product of its signals' fitted templates, which are taken to
+be independent given species, momentum and pseudorapidity. Yields per charge and momentum bin then follow by expectation
 maximisation (M. Saerens, P. Latinne, C. Decaestecker, Neural Computation 14 (2002) 21).
 """
 
@@ -135,7 +135,7 @@ def likelihoods(comparisons: Sequence[tuple[Comparison, Floats]], columns: Colum
             found = np.full(len(number), FLAT / comparison.axis.bins)
             found[inside] = density[cell[inside], group, number[inside]]
             log[seen, group] += np.log(found)
-    return np.exp(log - log.max(axis=1, keepdims=True))
+    return np.asarray(np.exp(log - log.max(axis=1, keepdims=True)))
 
 
 def fit_yields(likelihood: Floats, data: Columns, simulation: Columns, group: NDArray[np.intp], grid: Grid) -> Yields:

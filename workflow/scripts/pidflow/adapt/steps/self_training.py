@@ -1,8 +1,8 @@
 """Self-training: a network learns from its own soft certainties on data, corrected for the yields found there.
 
-At the start of each epoch the averaged network scores the data's training tracks; in bins of charge, momentum and detector pattern
-its certainties are corrected for the yields of data relative to simulation, found by expectation maximisation, and become
-the labels of these tracks for the epoch. The iteration ends when they no longer change.
+At the start of each epoch the averaged network scores the data's training tracks; in bins of charge, momentum and
+detector pattern its certainties are corrected for the yields of data relative to simulation, found by expectation
+maximisation, and become the labels of these tracks for the epoch. The iteration ends when they no longer change.
 
 Sources: M. Saerens, P. Latinne, C. Decaestecker, Neural Computation 14 (2002) 21 (yields); Q. Xie et al., CVPR 2020,
 arXiv:1911.04252 (soft labels from a teacher, iterated).
@@ -78,8 +78,8 @@ class Step(TrainingStep):
 
         assert self._labels is not None
         labels = torch.from_numpy(self._labels[batch.rows.numpy()]).to(batch.logits.device)
-        loss = functional.binary_cross_entropy_with_logits(batch.logits[batch.size :], labels)
-        return self.settings.strength * loss
+        loss: Tensor = functional.binary_cross_entropy_with_logits(batch.logits[batch.size :], labels)
+        return loss * float(self.settings.strength)
 
     def figures(self) -> dict[str, float]:
         """Return the mean change of the labels before this epoch."""
@@ -96,7 +96,7 @@ def certainties(logits: Floats) -> NDArray[np.float64]:
 
 
 def bins_of(features: Floats, domains: Domains, count: int) -> NDArray[np.intp]:
-    """Return the bin of charge, momentum and detector pattern of tracks, [n]; of what is no feature there is one bin."""
+    """Return the bin of charge, momentum and detector pattern of tracks, [n]; what is no feature tells none."""
     number = np.zeros(len(features), dtype=np.intp)
     names = domains.features
     if momentum := next((name for name in ("p", "pt") if name in names), None):
