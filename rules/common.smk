@@ -232,7 +232,8 @@ def start_of(wildcards):
 def sample_of(run, candidate):
     """Return the simulated dataset that a candidate is trained on; None: the plain one."""
     sample = None if candidate is None else CONFIG.adapt.sample_of(candidate)
-    return f"<results>/{run}/" + ("dataset" if sample is None else f"adapt/{sample}") + "/simulation.parquet"
+    folder = "dataset" if sample is None else f"adapt/{sample}"
+    return f"<results>/{run}/{folder}/simulation.parquet"
 
 
 def sample_before(wildcards):
@@ -263,6 +264,14 @@ def v0s_if_any(wildcards):
     if parts:
         parts["adapted_probes"] = [f"<results>/{run}/adapt/{candidate}/probes.parquet" for candidate in SAMPLES]
     return parts
+
+
+def adaptation_if_any(wildcards):
+    """Return what is known of the adaptation as named inputs, if the adapted model is published."""
+    if PUBLISHED != CONFIG.adapted:
+        return {}
+    folder = f"<results>/{wildcards.run}/adapt"
+    return {"choice": f"{folder}/choice.json", "efficiency": f"{folder}/efficiency.csv"}
 
 
 def steps_of(candidate):

@@ -29,6 +29,7 @@ rule export_model:
 
 rule publish_model:
     input:
+        unpack(adaptation_if_any),
         bundle=rules.export_model.output.bundle,
         model=f"<results>/{{run}}/train/{PUBLISHED}",
         metrics=lambda wildcards: metrics_of(wildcards.run, [PUBLISHED], "simulation"),

@@ -15,44 +15,49 @@ from torch.nn import functional
 
 from pidflow.adapt import reversal
 from pidflow.adapt.means import Means
-from pidflow.adapt.steps import cdan, decorrelate, deep_coral, kinds, mcc, mmd, settings_of, step_of
+from pidflow.adapt.steps import cdan, decorrelate, deep_coral, kinds, mcc, mmd, self_training, settings_of, step_of
 from pidflow.adapt.steps.base import Batch, Domains, Sizes, TrainingStep
+from pidflow.errors import PidflowError
 from pidflow.models.base import Tracks
 from pidflow.train.engine import Average
 
 pytestmark = pytest.mark.usefixtures("library_state")
 
-TRAINING = ("cdan", "dann", "deep_coral", "decorrelate", "mcc", "mmd")
+TRAINING = ("cdan", "dann", "deep_coral", "decorrelate", "mcc", "mmd", "self_training")
 WIDTH, SPECIES, HALF = 3, 2, 6
+PDG = (211, 321)
 
 
-def domains(tracks: int = 40, seed: int = 0) -> Domains:
+def domains(tracks: int = 40, seed: int = 0, pt: Any = None) -> Domains:
+    """Return samples of whose simulated tracks each third is of either species, the others of none."""
     rng = np.random.default_rng(seed)
     labels = (np.arange(tracks)[:, None] % 3 == np.arange(SPECIES)).astype(np.uint8)
     simulation = Tracks(rng.normal(size=(tracks, 2)).astype(np.float32), labels)
-    columns = {"pt": rng.exponential(size=tracks).astype(np.float32)}
-    return Domains(simulation, rng.normal(size=(tracks, 2)).astype(np.float32), ("p", "beta"), columns)
+    columns = {"pt": rng.exponential(size=tracks).astype(np.float32) if pt is None else np.asarray(pt, np.float32)}
+    return Domains(simulation, rng.normal(size=(tracks, 2)).astype(np.float32), ("p", "beta"), columns, PDG)
 
 
-def batch(seed: int = 0, progress: float = 0.5, **changes: Any) -> Batch:
-    """Return a batch of HALF + HALF tracks; every vector, logit and column is random."""
+def batch(seed: int = 0, progress: float = 0.5, others: int = HALF, **changes: Any) -> Batch:
+    """Return a batch of HALF simulated and so many other tracks; every vector, logit and column is random."""
     torch.manual_seed(seed)
     content: dict[str, Any] = {
-        "vectors": torch.randn(2 * HALF, WIDTH, requires_grad=True),
-        "logits": torch.randn(2 * HALF, SPECIES, requires_grad=True),
+        "vectors": torch.randn(HALF + others, WIDTH, requires_grad=True),
+        "logits": torch.randn(HALF + others, SPECIES, requires_grad=True),
         "labels": functional.one_hot(torch.arange(HALF) % 3, 3)[:, :SPECIES].float(),
         "columns": {"pt": torch.rand(HALF) * 3},
-        "rows": torch.arange(HALF),
+        "rows": torch.arange(others),
         "progress": progress,
     }
     return Batch(**content | changes)
 
 
-def made(kind: str, **settings: Any) -> Any:
-    """Return a step of a kind, with its networks built."""
+def made(kind: str, both: Domains | None = None, **settings: Any) -> Any:
+    """Return a step of a kind that has seen both samples, with its networks built."""
     torch.manual_seed(3)
     step: Any = step_of(kind)(settings_of(kind).model_validate({"kind": kind} | settings))
-    step.networks(Sizes(WIDTH, SPECIES), domains())
+    both = both or domains()
+    step.others(both)
+    step.networks(Sizes(WIDTH, SPECIES), both)
     return step
 
 
@@ -73,6 +78,7 @@ def test_settings_of_a_step(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "alone", "frozen", "balanced"),
     [
+        ("self_training", {}, 0, False, False),
         ("dann", {}, 1, False, True),
         ("dann", {"discriminator_epochs": 3, "discriminator": "first"}, 3, True, True),
         ("cdan", {"discriminator_epochs": 2}, 2, False, True),
@@ -91,6 +97,19 @@ def test_how_a_step_is_trained(
 
 
 @pytest.mark.parametrize("kind", TRAINING)
+def test_tracks_beside_the_labelled_ones_are_those_of_data(kind: str) -> None:
+    both = domains(pt=np.arange(40))
+    step = made(kind, both)
+    if kind == "decorrelate":
+        own = np.arange(40)[np.arange(40) % 3 < 2]
+        np.testing.assert_array_equal(step.others(both), both.simulation.features[own])
+        assert (step.others_per_track, step.columns()) == (2, ("pt",))
+    else:
+        assert step.others(both) is both.data
+        assert (step.others_per_track, step.columns()) == (1, ())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TRAINING if kind != "self_training"])
 def test_figures_are_the_means_of_an_epoch(kind: str) -> None:
     step = made(kind, **({"method": "adversary"} if kind == "decorrelate" else {}))
     first = [float(step.penalty(batch(seed)).detach()) for seed in (1, 2)]
@@ -384,51 +403,272 @@ def test_unevenness_of_few_tracks_is_that_of_many_on_average() -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["flatness", "adversary"])
-def test_only_true_tracks_of_simulation_are_decorrelated(method: str) -> None:
-    step = made("decorrelate", method=method, bins=2)
-    missing = torch.tensor([0.1, 0.2, 0.3, float("nan"), 3.0, 0.1])
-    labels = torch.tensor([[1.0, 0], [1, 0], [0, 0], [1, 0], [1, 0], [0, 1]])
-    given = batch(columns={"pt": missing}, labels=labels)
-    step.penalty(given).backward()
-    touched = {(int(n), int(s)) for n, s in given.logits.grad.nonzero()}
-    # of the flatness, the bin above has a single track, and so has the second species
-    allowed = {(0, 0), (1, 0), (4, 0), (5, 1)}
-    assert touched <= (allowed if method == "adversary" else {(0, 0), (1, 0)})
-    if method == "adversary":
-        assert touched == allowed
-    assert given.vectors.grad is None
+@pytest.mark.parametrize(
+    ("species", "heads"), [((), (0, 1)), ((321,), (1,)), ((211,), (0,)), ((321, 211), (0, 1)), ((999, 321), (1,))]
+)
+def test_others_are_true_tracks_of_the_protected_species(species: tuple[int, ...], heads: tuple[int, ...]) -> None:
+    pt = np.where(np.arange(60) % 5 == 4, np.nan, np.arange(60))
+    both = domains(60, pt=pt)
+    step = made("decorrelate", both, species=species, bins=4)
+    rows = [n for n in range(60) if n % 3 in heads and n % 5 != 4]
+    np.testing.assert_array_equal(step.others(both), both.simulation.features[rows])
+    np.testing.assert_array_equal(step._head, [n % 3 for n in rows])
+    # a species' tracks are in rising pt: equal quarters of them are its bins
+    for head in heads:
+        own = [number for n, number in zip(rows, step._number, strict=True) if n % 3 == head]
+        assert own == sorted(own) and len(own) == 16
+        assert np.bincount(own).tolist() == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("species", "pt"),
+    [((999,), np.arange(40)), ((), np.full(40, np.nan)), ((321,), np.where(np.arange(40) % 3 == 1, np.nan, 1))],
+)
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+def test_species_without_a_track_to_protect_is_refused(species: tuple[int, ...], pt: Any) -> None:
+    named = ", ".join(map(str, species))
+    with pytest.raises(PidflowError, match=rf"no training track of species \[{named}\] has a value of 'pt'; correct"):
+        made("decorrelate", domains(pt=pt), species=species)
+
+
+KNOWN = [(0, 0), (0, 1), (0, 1), (0, 2), (0, 2), (0, 2), (1, 1), (1, 1), (1, 2), (1, 2), (1, 0)]
+"""Species and bin of the others of `protected`; of either species, one is alone in its bin."""
+
+
+def protected(**settings: Any) -> tuple[Any, Batch]:
+    """Return a step of three bins, and a batch with others of which species and bin are known."""
+    step = made("decorrelate", domains(72, pt=np.arange(72)), bins=3, **settings)
+    taken: dict[tuple[int, int], int] = {}
+    rows = []
+    for cell in KNOWN:
+        own = np.flatnonzero((step._head == cell[0]) & (step._number == cell[1]))
+        assert len(own) == 8
+        rows.append(own[taken.get(cell, 0)])
+        taken[cell] = taken.get(cell, 0) + 1
+    return step, batch(others=len(KNOWN), rows=torch.from_numpy(np.array(rows)), progress=1.0)
 
 
 @pytest.mark.parametrize("method", ["flatness", "adversary"])
-def test_batch_without_a_true_track_costs_nothing(method: str) -> None:
-    step = made("decorrelate", method=method)
-    given = batch(labels=torch.zeros(HALF, SPECIES))
+def test_only_the_own_head_of_the_others_is_decorrelated(method: str) -> None:
+    step, given = protected(method=method)
+    # the labels of the batch itself do not matter
+    relabelled = Batch(given.vectors, given.logits, 1 - given.labels, {}, given.rows, given.progress)
     loss = step.penalty(given)
+    assert float(step.penalty(relabelled).detach()) == float(loss.detach())
     loss.backward()
-    assert float(loss.detach()) == 0.0
+    assert given.logits.grad is not None and given.vectors.grad is None
+    touched = {(int(n), int(s)) for n, s in given.logits.grad.nonzero()}
+    own = {(HALF + n, head) for n, (head, _) in enumerate(KNOWN)}
+    # of the flatness, a lone track tells nothing of its bin
+    assert touched == (own if method == "adversary" else own - {(HALF, 0), (HALF + len(KNOWN) - 1, 1)})
+
+
+def test_flatness_is_the_mean_over_the_protected_species() -> None:
+    step, given = protected(strength=3.0)
+    logits = given.logits.detach()[HALF:]
+    number = torch.tensor([number for _, number in KNOWN])
+    parts = [
+        decorrelate.unevenness(logits[own, head], number[own], 3) for head, own in ((0, range(6)), (1, range(6, 11)))
+    ]
+    assert float(step.penalty(given).detach()) == pytest.approx(3.0 * float(sum(parts)) / 2, rel=1e-5)
+    # a species of which there is no track in the batch costs nothing, but counts
+    alone = Batch(given.vectors[: HALF + 6], given.logits[: HALF + 6], given.labels, {}, given.rows[:6], 1.0)
+    assert float(step.penalty(alone).detach()) == pytest.approx(3.0 * float(parts[0]) / 2, rel=1e-5)
+
+
+def test_bins_of_one_track_each_cost_nothing() -> None:
+    step, given = protected()
+    lone = Batch(given.vectors[: HALF + 2], given.logits[: HALF + 2], given.labels, {}, given.rows[:2], 1.0)
+    loss = step.penalty(lone)
+    loss.backward()
+    assert float(loss.detach()) == 0.0 and given.logits.grad is not None and not given.logits.grad.any()
 
 
 def test_adversary_of_a_column_is_reversed() -> None:
-    step = made("decorrelate", method="adversary", bins=3, strength=0.5)
-    given = batch(progress=1.0)
+    step, given = protected(method="adversary", strength=0.5)
     loss = step.penalty(given)
     logits = given.logits.detach().requires_grad_()
     parts = []
-    for track in range(HALF):
-        for head in range(SPECIES):
-            if given.labels[track, head]:
-                code = torch.zeros(SPECIES)
-                code[head] = 1.0
-                number = int((given.columns["pt"][track] > step._edges[head]).sum())
-                guess = step._adversary(torch.cat([logits[track, head].reshape(1), code]))
-                parts.append(-torch.log_softmax(guess, dim=0)[number])
+    for track, (head, number) in enumerate(KNOWN):
+        code = torch.zeros(SPECIES)
+        code[head] = 1.0
+        guess = step._adversary(torch.cat([logits[HALF + track, head].reshape(1), code]))
+        parts.append(-torch.log_softmax(guess, dim=0)[number])
     expected = torch.stack(parts).mean()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     loss.backward()
     expected.backward()
     assert logits.grad is not None
     torch.testing.assert_close(given.logits.grad, -0.5 * math.tanh(5.0) * logits.grad)
+
+
+# self-training
+
+
+def mixture(tracks: int, share: tuple[float, ...], seed: int, width: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+    """Return classes of tracks and their certainties, those of a classifier that knows equal shares."""
+    rng = np.random.default_rng(seed)
+    own = rng.choice(len(share), tracks, p=share)
+    signal = own + width * rng.normal(size=tracks)
+    density = np.exp(-0.5 * ((signal[:, None] - np.arange(len(share))) / width) ** 2) + 1e-12
+    return own, density / density.sum(axis=1, keepdims=True)
+
+
+def test_certainties_are_those_of_the_heads_and_of_none() -> None:
+    logits = np.array([[-2.0, -1.0], [3.0, 2.0], [0.0, 0.0], [1000.0, -1000.0]], np.float32)
+    found = self_training.certainties(logits)
+    for row, expected in zip(found, logits.astype(float), strict=True):
+        each = [1 / (1 + math.exp(-min(30, max(-30, value)))) for value in expected]
+        every = [*each, max(1e-6, 1 - sum(each))]
+        np.testing.assert_allclose(row, np.array(every) / sum(every), rtol=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_corrected_certainties_are_those_of_an_explicit_maximisation(weighted: bool) -> None:
+    """Share and posterior in turn, for each bin by itself, with 200 tracks of the simulation's composition."""
+    rng = np.random.default_rng(5)
+    _, simulated = mixture(900, (0.5, 0.3, 0.2), 1, 0.4)
+    _, measured = mixture(700, (0.2, 0.2, 0.6), 2, 0.4)
+    bins = rng.integers(0, 3, 700), rng.integers(0, 2, 900)  # no simulated track in the last bin
+    weights = rng.uniform(0.2, 2.0, 900).astype(np.float32) if weighted else None
+    found = self_training.corrected(measured, simulated, *bins, weights)
+    expected = measured.copy()
+    for number in (0, 1):
+        own = [n for n in range(700) if bins[0][n] == number]
+        known = [n for n in range(900) if bins[1][n] == number]
+        weight = [1.0 if weights is None else float(weights[n]) for n in known]
+        before = [sum(w * simulated[n, k] for w, n in zip(weight, known, strict=True)) / sum(weight) for k in range(3)]
+        share = before
+        for _ in range(50):
+            total = [200.0 * part for part in before]
+            for n in own:
+                odds = [measured[n, k] * share[k] / before[k] for k in range(3)]
+                expected[n] = [value / sum(odds) for value in odds]
+                total = [one + part for one, part in zip(total, expected[n], strict=True)]
+            following = [one / (len(own) + 200.0) for one in total]
+            moved = max(abs(one - other) for one, other in zip(following, share, strict=True))
+            share = following
+            if moved < 1e-6:
+                break
+    np.testing.assert_allclose(found, expected[:, :2], rtol=1e-9)
+    np.testing.assert_array_equal(found[bins[0] == 2], measured[bins[0] == 2, :2])
+    assert np.abs(found - measured[:, :2]).max() > 0.1
+
+
+def test_yields_of_data_are_found_where_tracks_are_many() -> None:
+    share = (0.7, 0.05, 0.25)
+    _, simulated = mixture(30_000, (1 / 3, 1 / 3, 1 / 3), 1, 0.4)
+    own, measured = mixture(30_000, share, 2, 0.4)
+    bins = np.zeros(30_000, int)
+    found = self_training.corrected(measured, simulated, bins, bins, None)
+    true = np.array([(own == k).mean() for k in range(2)])
+    np.testing.assert_allclose(found.mean(axis=0), true, atol=0.012)
+    assert np.abs(measured[:, :2].mean(axis=0) - true).max() > 0.05
+    assert (found >= 0).all() and (found.sum(axis=1) <= 1 + 1e-9).all()
+    # of few tracks, the simulation's composition stays
+    few = self_training.corrected(measured[:10], simulated, bins[:10], bins, None)
+    assert np.abs(few - measured[:10, :2]).max() < 0.1
+
+
+def test_corrected_certainties_do_not_depend_on_the_order() -> None:
+    rng = np.random.default_rng(3)
+    _, simulated = mixture(500, (0.5, 0.3, 0.2), 1, 0.4)
+    _, measured = mixture(400, (0.2, 0.2, 0.6), 2, 0.4)
+    bins, weights = (rng.integers(0, 2, 400), rng.integers(0, 2, 500)), rng.uniform(0.5, 2.0, 500).astype(np.float32)
+    found = self_training.corrected(measured, simulated, *bins, weights)
+    data, simulation = rng.permutation(400), rng.permutation(500)
+    other = self_training.corrected(
+        measured[data], simulated[simulation], bins[0][data], bins[1][simulation], weights[simulation]
+    )
+    np.testing.assert_allclose(other, found[data], rtol=1e-9)
+
+
+def test_bins_are_of_momentum_charge_and_detectors() -> None:
+    rng = np.random.default_rng(0)
+    names = ("tpc_signal", "trd_signal", "beta", "sign", "p")
+    parts = []
+    for tracks, scale in ((300, 1.0), (400, 2.0)):
+        features = rng.exponential(scale, (tracks, 5)).astype(np.float32)
+        features[:, 3] = rng.choice([-1.0, 1.0], tracks)
+        for column in (1, 2):
+            features[rng.random(tracks) < 0.4, column] = np.nan
+        parts.append(features)
+    both = Domains(Tracks(parts[0], np.zeros((300, 2), np.uint8)), parts[1], names)
+    edges = np.quantile(parts[1][:, 4], [0.25, 0.5, 0.75])
+    found = [self_training.bins_of(part, both, 4) for part in parts]
+    cells: dict[int, set[tuple[Any, ...]]] = {}
+    for part, numbers in zip(parts, found, strict=True):
+        for row, number in zip(part, numbers, strict=True):
+            cell = (int((row[4] >= edges).sum()), row[3] > 0, *np.isnan(row[1:3]))
+            cells.setdefault(int(number), set()).add(cell)
+    assert all(len(own) == 1 for own in cells.values())
+    assert len(cells) == len(set().union(*cells.values())) == 4 * 2 * 4
+    # what is no feature has one bin
+    few = Domains(both.simulation, parts[1][:, :1], names[:1])
+    assert set(self_training.bins_of(parts[1][:, :1], few, 4)) == {0}
+
+
+def self_trained(seed: int = 0) -> tuple[Any, Domains]:
+    both = domains(60, seed)
+    return made("self_training", both, bins=2, tolerance=0.01, strength=0.5), both
+
+
+def logits_of(features: Any, offset: float = 0.0) -> Any:
+    return np.stack([features[:, 0] + offset, -features[:, 0] - 1.0], axis=1).astype(np.float32)
+
+
+def test_self_training_stops_once_labels_stay() -> None:
+    step, both = self_trained()
+    changes = []
+    labels: list[Any] = []
+    # of the third score, hardly anything is new
+    for epoch, (offset, goes_on) in enumerate([(0.0, True), (0.5, True), (0.5001, False), (1.0, True)]):
+        assert step.begin(epoch, both, lambda part, by=offset: logits_of(part, by)) is goes_on
+        probability = [self_training.certainties(logits_of(p, offset)) for p in (both.data, both.simulation.features)]
+        bins = [self_training.bins_of(part, both, 2) for part in (both.data, both.simulation.features)]
+        labels.append(self_training.corrected(*probability, *bins, None))
+        np.testing.assert_allclose(step._labels, labels[-1], rtol=1e-6)
+        changes.append(step.figures()["label_change"])
+    assert math.isnan(changes[0])
+    for number in (1, 2, 3):
+        assert changes[number] == pytest.approx(np.abs(labels[number] - labels[number - 1]).mean(), rel=1e-3)
+    assert changes[2] < 0.01 < changes[1]
+
+
+def test_self_training_without_tolerance_never_stops() -> None:
+    both = domains(60)
+    step = made("self_training", both, tolerance=0.0)
+    assert all(step.begin(epoch, both, logits_of) for epoch in range(3))
+    assert step.figures() == {"label_change": 0.0}
+
+
+def test_labels_of_data_are_the_targets_of_the_other_half() -> None:
+    step, both = self_trained()
+    step.begin(0, both, logits_of)
+    rows = torch.tensor([7, 3, 3, 50, 0, 12])
+    given = batch(rows=rows)
+    loss = step.penalty(given)
+    total = 0.0
+    for logits, label in zip(given.logits.detach()[HALF:].tolist(), step._labels[rows.numpy()], strict=True):
+        for logit, target in zip(logits, label, strict=True):
+            certainty = 1 / (1 + math.exp(-logit))
+            total -= target * math.log(certainty) + (1 - target) * math.log(1 - certainty)
+    assert float(loss.detach()) == pytest.approx(0.5 * total / (HALF * SPECIES), rel=1e-5)
+    loss.backward()
+    assert given.logits.grad is not None and not given.logits.grad[:HALF].any()
+    assert given.logits.grad[HALF:].abs().min() > 0
+
+
+def test_simulated_weights_count_in_the_yields() -> None:
+    step, both = self_trained()
+    weight = np.where(both.simulation.features[:, 0] > 0, 9.0, 0.1).astype(np.float32)
+    tracks = Tracks(both.simulation.features, both.simulation.labels, weight)
+    step.begin(0, Domains(tracks, both.data, both.features, both.columns, PDG), logits_of)
+    probability = [self_training.certainties(logits_of(part)) for part in (both.data, tracks.features)]
+    bins = [self_training.bins_of(part, both, 2) for part in (both.data, tracks.features)]
+    plain, weighted = (self_training.corrected(*probability, *bins, each) for each in (None, weight))
+    np.testing.assert_allclose(step._labels, weighted, rtol=1e-6)
+    assert np.abs(plain - weighted).max() > 1e-3
 
 
 # what they achieve
@@ -441,19 +681,24 @@ def trained(step: Any, sample: Any, steps: int, seed: int = 0) -> nn.Module:
     """
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 8)), nn.Linear(8, 1))
+    others = None if step is None else torch.from_numpy(step.others(sample.domains))
     own = nn.ModuleDict() if step is None else nn.ModuleDict(step.networks(Sizes(8, 1), sample.domains))
     # a long memory of gradients makes adversaries circle round each other
     optimiser = torch.optim.AdamW([*network.parameters(), *own.parameters()], 5e-3, betas=(0.5, 0.9))
     average = Average(network, 0.98)
     for number in range(steps):
-        simulation, labels, data, columns = sample(256)
-        vectors = network[0](torch.cat([simulation, data]))
+        raw, labels = sample(256)
+        rows = torch.zeros(0, dtype=torch.int64)
+        if others is not None:
+            rows = torch.randint(len(others), (256 * step.others_per_track,))
+            raw = torch.cat([raw, others[rows]])
+        vectors = network[0](raw)
         logits = network[1](vectors)
         loss = functional.binary_cross_entropy_with_logits(logits[:256], labels)
         if step is not None:
             if number == steps - 100:
                 step.figures()
-            loss = loss + step.penalty(Batch(vectors, logits, labels, columns, torch.arange(256), number / steps))
+            loss = loss + step.penalty(Batch(vectors, logits, labels, {}, rows, number / steps))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -464,14 +709,21 @@ def trained(step: Any, sample: Any, steps: int, seed: int = 0) -> nn.Module:
 class Shifted:
     """Simulation and data whose second feature is shifted; the first one tells the species."""
 
-    domains = domains()
+    def __init__(self) -> None:
+        torch.manual_seed(7)
+        raw, labels = self(4000)
+        tracks = Tracks(raw.numpy(), labels.numpy().astype(np.uint8))
+        self.domains = Domains(tracks, self.data(4000).numpy(), ("p", "beta"), {}, (211,))
 
-    def __call__(self, tracks: int) -> Any:
-        labels = torch.randint(2, (2 * tracks, 1)).float()
-        raw = torch.randn(2 * tracks, 2)
+    def __call__(self, tracks: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.randint(2, (tracks, 1)).float()
+        raw = torch.randn(tracks, 2)
         raw[:, :1] += 3.0 * labels
-        raw[tracks:, 1] += 2.0
-        return raw[:tracks], labels[:tracks], raw[tracks:], {}
+        return raw, labels
+
+    def data(self, tracks: int) -> torch.Tensor:
+        raw, _ = self(tracks)
+        return raw + torch.tensor([0.0, 2.0])
 
 
 def told_apart(network: nn.Module) -> float:
@@ -480,8 +732,9 @@ def told_apart(network: nn.Module) -> float:
     domain = reversal.discriminator(8, 32)
     optimiser = torch.optim.Adam(domain.parameters(), 3e-3)
     right = []
+    sample = Shifted()
     for _ in range(300):
-        simulation, _, data, _ = Shifted()(256)
+        simulation, data = sample(256)[0], sample.data(256)
         with torch.no_grad():
             vectors = network[0](torch.cat([simulation, data]))  # type: ignore[index]
         loss, accuracy = reversal.domain_loss(domain(vectors))
@@ -494,7 +747,7 @@ def told_apart(network: nn.Module) -> float:
 
 def area(network: nn.Module, sample: Any) -> float:
     torch.manual_seed(98)
-    simulation, labels, _, _ = sample(4000)
+    simulation, labels = sample(4000)
     with torch.no_grad():
         return float(roc_auc_score(labels.numpy(), network(simulation).numpy()))
 
@@ -524,25 +777,24 @@ class Sloped:
 
     def __init__(self) -> None:
         torch.manual_seed(7)
-        raw, labels, _, columns = self(4000)
+        raw, labels = self(4000)
         tracks = Tracks(raw.numpy(), labels.numpy().astype(np.uint8))
-        self.domains = Domains(tracks, raw.numpy(), ("p", "beta"), {"pt": columns["pt"].numpy()})
+        self.domains = Domains(tracks, raw.numpy(), ("p", "beta"), {"pt": raw[:, 1].numpy()}, (211,))
 
-    def __call__(self, tracks: int) -> Any:
+    def __call__(self, tracks: int) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.randint(2, (tracks, 1)).float()
         pt = torch.rand(tracks)
-        raw = torch.stack([torch.randn(tracks) + labels[:, 0] * (1.0 + 2.5 * pt), pt], dim=1)
-        return raw, labels, raw, {"pt": pt}
+        return torch.stack([torch.randn(tracks) + labels[:, 0] * (1.0 + 2.5 * pt), pt], dim=1), labels
 
 
 def spread(network: nn.Module, sample: Any) -> float:
     """Return the deviation of the efficiency over bins of pt, where it is 80 % on average."""
     torch.manual_seed(97)
-    raw, labels, _, columns = sample(20_000)
+    raw, labels = sample(20_000)
     own = labels[:, 0] > 0
     with torch.no_grad():
         logits = network(raw[own])[:, 0].numpy()
-    passed, pt = logits > np.quantile(logits, 0.2), columns["pt"][own].numpy()
+    passed, pt = logits > np.quantile(logits, 0.2), raw[own, 1].numpy()
     return float(np.std([passed[(pt * 5).astype(int) == number].mean() for number in range(5)]))
 
 

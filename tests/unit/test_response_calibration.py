@@ -659,7 +659,7 @@ def test_map_narrows_widens_and_moves_every_species(kind, group, scale2):
     fit = SignalFit(
         name=kind, unit=signal.unit, logarithmic=signal.logarithmic, terms=TERMS, scale_terms=("1", "eta^2", "ln p"),
         offset=unit * np.array([0.5, 0.2, 0.0]), scale=np.array([scale2 - 1.0, 0.0, 0.0]), covariance=np.eye(6),
-        points=[], tracks=(1, 1), chi2=0.0, degrees=1,
+        points=[], tracks=(1, 1), chi2=0.0, bins=1,
     )  # fmt: skip
     normal = np.random.default_rng(2).normal(size=len(numbers))
     moved = {**simulation, signal.column: SignalMap(signal, fit, shape).apply(simulation, numbers, normal)}

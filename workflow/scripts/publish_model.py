@@ -1,6 +1,7 @@
 """Complete a bundle with card, provenance and checksums, and publish it in the local registry.
 
-Input: bundle, model directory, metrics, accounts of the inputs. Output: the publication and its registry entry.
+Input: bundle, model directory, metrics, accounts of the inputs, what is known of the adaptation. Output: the
+publication and its registry entry.
 """
 
 from pidflow.jobs import job
@@ -27,6 +28,8 @@ with job(snakemake):
         script=Path(__file__).name,
         uncommitted=snakemake.params.uncommitted,
         batch_mb=snakemake.params.batch_mb,
+        choice=snakemake.input.get("choice"),
+        efficiency=snakemake.input.get("efficiency"),
     )
     done = "published" if entry.new else "already published"
     print(f"run {snakemake.wildcards.run}: {done} at {entry.path}", flush=True)

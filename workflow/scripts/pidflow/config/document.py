@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from pidflow.adapt import steps
 from pidflow.config.models import Config
 from pidflow.config.runs import Run
 from pidflow.files import write_text
@@ -31,6 +32,12 @@ _MODELS_HEAD = """
 ## Models
 
 Keys of an entry of `models`, by its kind; [models.md](models.md) tells what they are.
+
+"""
+_STEPS_HEAD = """
+## Steps of adaptation
+
+Keys of an entry of `adapt.steps`, by its kind; [adaptation.md](adaptation.md) tells what they are.
 
 """
 _RUNS_HEAD = """
@@ -86,11 +93,19 @@ def _models() -> str:
     return _MODELS_HEAD + "\n".join(parts)
 
 
+def _steps() -> str:
+    parts = (
+        f"### {kind}\n\n{steps.settings_of(kind).__doc__}\n\n{_table(steps.settings_of(kind))}\n"
+        for kind in steps.kinds()
+    )
+    return _STEPS_HEAD + "\n".join(parts)
+
+
 def page_text() -> str:
     """Return the page with every key, its default and its meaning."""
     column_names = [(field.alias or name, field.description) for name, field in Run.model_fields.items()]
     columns = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in column_names)
-    return _HEAD + _table(Config) + "\n" + _models() + _RUNS_HEAD + columns + "\n"
+    return _HEAD + _table(Config) + "\n" + _models() + _steps() + _RUNS_HEAD + columns + "\n"
 
 
 if __name__ == "__main__":

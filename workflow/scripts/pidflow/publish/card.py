@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,6 +91,52 @@ def _adaptation(info: ModelInfo) -> str:
     )
 
 
+def _choice(path: str | Path) -> str:
+    """Return why this model was chosen among the candidates."""
+    choice = read_json(path)
+    rows: list[tuple[object, ...]] = [
+        (name, _interval(found["auc"]), _interval(found["gain"]), found["reason"] or "accepted")
+        for name, found in choice["candidates"].items()
+    ]
+    domain = choice["domain_auc"][choice["yardstick"]]["value"]
+    warning = (
+        ""
+        if choice["trusted"]
+        else "\n\n> **Warning: no simulated sample resembles the data well.** Look at the calibration before use."
+    )
+    return (
+        f"Chosen among the candidates: `{choice['adapted']}`; {choice['reason']}. That sample is"
+        f" `{choice['yardstick']}`: a classifier tells data from it with an AUC of {domain:.3f} (0.5 if there is no"
+        " difference).\n\n"
+        f"{_table(('candidate', 'macro AUC there', 'gain', 'verdict'), rows)}{warning}"
+    )
+
+
+def _efficiency(path: str | Path) -> str:
+    """Return the efficiencies to be expected on data, over all pT."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    widest: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["pdg"] not in widest or float(row["pt_high"]) - float(row["pt_low"]) >= _width(widest[row["pdg"]]):
+            widest[row["pdg"]] = row
+    errors = ("statistical", "systematic", "response", "methods")
+    lines: list[tuple[object, ...]] = [
+        (_species_name(int(pdg)), pdg, *(f"{float(row[name]):.4f}" for name in ("efficiency", *errors, "unadapted")))
+        for pdg, row in widest.items()
+    ]
+    header = ("species", "PDG", "efficiency", *(f"± {name}" for name in errors), "plain simulation says")
+    return (
+        "Share of the true tracks of a species in data that are accepted, estimated on simulation adapted to the run."
+        " Systematic: `response` (the adaptation varied within its errors) and `methods` (half the range over all"
+        f" accepted candidates) in quadrature. In bins of pT: `efficiency.csv`.\n\n{_table(header, lines)}"
+    )
+
+
+def _width(row: Mapping[str, str]) -> float:
+    return float(row["pt_high"]) - float(row["pt_low"])
+
+
 def _loading(info: ModelInfo, registry_path: str, timestamp: int, certainty: float) -> str:
     limits = p_limits(info.masks)
     automatic = default_working_point(info.masks, certainty)
@@ -144,6 +191,8 @@ def write_card(
     registry_path: str,
     selection: Mapping[str, Any],
     certainty: float = 0.5,
+    choice: str | Path | None = None,
+    efficiency: str | Path | None = None,
 ) -> None:
     """Write the model card.
 
@@ -167,6 +216,9 @@ def write_card(
         Track selection as configured.
     certainty
         Certainty from which a track is accepted.
+    choice, efficiency
+        Why this model was chosen among candidates of adaptation, and the efficiencies to be expected on data
+        (`pidflow.adapt.choice.select`); None for a model that was not adapted.
 
     Raises
     ------
@@ -187,7 +239,8 @@ def write_card(
         f"## Features\n\n{_features(info)}",
         "## Performance\n\nIntervals in brackets. Tracks are accepted from certainty "
         f"{certainty:g}.\n\n" + "\n".join(_metrics(title, path) for title, path in metrics.items()),
-        f"## Adaptation\n\n{_adaptation(info)}",
+        f"## Adaptation\n\n{_adaptation(info)}" + (f"\n\n{_choice(choice)}" if choice else ""),
+        *([f"## Efficiency on data\n\n{_efficiency(efficiency)}"] if efficiency else []),
         f"## Limits\n\n{_limits(info, certainty)}",
         f"## Loading in O2Physics\n\n{_loading(info, registry_path, int(run['valid_from']), certainty)}",
         f"## Checks\n\n{gate['n_checks']} comparisons with the network over {len(gate['patterns'])} detector patterns;"

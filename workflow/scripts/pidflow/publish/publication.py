@@ -48,6 +48,8 @@ def publish_bundle(
     script: str,
     uncommitted: Literal["mark", "refuse"],
     batch_mb: int,
+    choice: str | Path | None = None,
+    efficiency: str | Path | None = None,
 ) -> Entry:
     """Complete a bundle and publish it.
 
@@ -77,6 +79,8 @@ def publish_bundle(
         What happens if code behind the model is not in the repository's history.
     batch_mb
         How the raw files were batched, MB.
+    choice, efficiency
+        Of an adapted model: why it was chosen, and what to expect on data (`pidflow.adapt.choice.select`).
 
     Returns
     -------
@@ -92,6 +96,9 @@ def publish_bundle(
     folder, info = Path(publication), read_info(model)
     own = {"rule": rule, "script": script, "code": code, "outputs": [], **surroundings()}
     files = [str(file) for file in (bundle, model, *metrics.values(), *quality.values())]
+    given = {"choice.json": choice, "efficiency.csv": efficiency}
+    extra = {name: path for name, path in given.items() if path is not None}
+    files += [str(path) for path in extra.values()]
     history = walk(read_records(records), files, (*run["data"], *run["simulation"]))
     state = _state(history, own, uncommitted, str(run["run"]))
     shutil.copytree(bundle, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
@@ -99,6 +106,8 @@ def publish_bundle(
         # from which another run's training can start
         for name in (MODEL_FILE, WEIGHTS_FILE):
             shutil.copy2(Path(model) / name, folder / name)
+    for name, source in extra.items():
+        shutil.copy2(source, folder / name)
     record = provenance(
         run=run,
         inputs=_raw_files(quality),
@@ -122,6 +131,8 @@ def publish_bundle(
         registry_path=path,
         selection=config["dataset"]["selection"],
         certainty=config["evaluate"]["threshold"],
+        choice=choice,
+        efficiency=efficiency,
     )
     write_sums(folder)
     entry = publish(

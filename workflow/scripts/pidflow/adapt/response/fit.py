@@ -28,6 +28,7 @@ SCALE_TERMS = ("1", "eta^2", "ln p")
 _FEWEST = 300
 _FEWEST_OF_REGION = 50
 _FEWEST_OF_BIN = 20
+_FEWEST_EXPECTED = 10.0
 _BINS_PER_WIDTH = 4.0
 _MOST_WIDTHS = 60.0
 _SCAN = np.linspace(-4.0, 4.0, 33)
@@ -156,8 +157,8 @@ class SignalFit:
         Offset and scale apart in bins of p and of η (`bins` of each).
     tracks
         Simulated and data tracks that were compared.
-    chi2, degrees
-        Of the data against the fitted templates over all bins of all cells.
+    chi2, bins
+        Of the data against the fitted templates (`Comparison.goodness`).
     """
 
     name: str
@@ -171,7 +172,7 @@ class SignalFit:
     points: list[dict[str, Any]]
     tracks: tuple[int, int]
     chi2: float
-    degrees: int
+    bins: int
 
     @property
     def coefficients(self) -> Floats:
@@ -204,7 +205,7 @@ class SignalFit:
             "scale2_minus_1": self.scale.tolist(),
             "covariance": self.covariance.tolist(),
             "chi2": self.chi2,
-            "degrees_of_freedom": self.degrees,
+            "chi2_bins": self.bins,
             "points": self.points,
         }
 
@@ -400,7 +401,7 @@ class Comparison:
 
     def information(
         self, coefficients: Floats, yields: Floats, known_to: Floats | None = None
-    ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    ) -> tuple[Floats, Floats, Floats, Floats]:
         """Return each cell's score and information of offset and squared scale, yields profiled.
 
         Parameters
@@ -418,8 +419,6 @@ class Comparison:
             [T] and [T, T] of all coefficients, with weak priors on the slopes.
         local_score, local_information
             [C, 2] and [C, 2, 2] of the cells' own offset and squared scale, with the yields as they are.
-        residual
-            Pull of each bin, [2, C, B].
         """
         density, by_offset, by_scale = self.densities(coefficients, derivatives=True)
         part, share, norm = self.expectation(density, yields)
@@ -460,8 +459,20 @@ class Comparison:
             h + np.diag(precision),
             score.sum(axis=0),
             info.sum(axis=0),
-            (ratio * np.sqrt(expected)),
         )
+
+    def goodness(self, coefficients: Floats, yields: Floats) -> tuple[float, int]:
+        """Return χ² of data against the templates and its number of bins, cells of a momentum bin taken together.
+
+        Both samples' statistics are in it; bins with fewer than `_FEWEST_EXPECTED` expected tracks are left out.
+        """
+        (density,) = self.densities(coefficients)
+        _, share, _ = self.expectation(density, yields)
+        expected = self.counts.sum(axis=2)[:, :, None] * share
+        shape = (self.grid.p_bins, -1, self.axis.bins)
+        seen, wanted = (part.sum(axis=0).reshape(shape).sum(axis=1) for part in (self.counts, expected))
+        used = wanted >= _FEWEST_EXPECTED
+        return float(((seen - wanted)[used] ** 2 / wanted[used]).sum() / self.inflation), int(used.sum())
 
     def _precision(self) -> Floats:
         offset = [0.0 if name == "1" else (_PRIOR_OFFSET * self.resolution) ** -2 for name in self.signal.terms]
@@ -529,10 +540,9 @@ def fit_signal(
             comparison.templates = comparison.fill(float(mean))
         if number > 10 and float((np.abs(step) / limit).max()) < 2e-3:
             break
-    _, information, local_score, local_information, residual = comparison.information(coefficients, current, known_to)
+    _, information, local_score, local_information = comparison.information(coefficients, current, known_to)
     terms = len(signal.terms)
-    used = comparison.counts.sum(axis=2)[:, :, None] > 0
-    degrees = int((used & (residual != 0)).sum())
+    chi2, bins = comparison.goodness(coefficients, current)
     points = _points(comparison, coefficients, local_score, local_information)
     covariance = np.linalg.inv(information) * comparison.inflation
     covariance *= max(1.0, _scatter(points))
@@ -547,8 +557,8 @@ def fit_signal(
         covariance,
         points,
         (len(simulation), len(data)),
-        float((residual**2).sum()),
-        degrees,
+        chi2,
+        bins,
     )
     return fit, comparison
 
