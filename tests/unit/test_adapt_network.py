@@ -46,6 +46,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "mcc": {"kind": "mcc", "epochs": 2},
     "flatness": {"kind": "decorrelate", "epochs": 2, "bins": 4},
     "adversary": {"kind": "decorrelate", "epochs": 2, "bins": 4, "method": "adversary", "hidden": 8},
+    "self_training": {"kind": "self_training", "epochs": 2, "bins": 3, "tolerance": 0.0},
 }
 
 
@@ -135,6 +136,20 @@ def seen(monkeypatch: pytest.MonkeyPatch, step: type = dann.Step) -> list[Batch]
     return batches
 
 
+def watched_inputs(model: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Return a list to which the encoder's input of every batch is added."""
+    inputs: list[torch.Tensor] = []
+    encoder = type(load(model).trained.network.encoder)  # type: ignore[attr-defined]
+    forward = encoder.forward
+
+    def watched(self: Any, raw: torch.Tensor) -> torch.Tensor:
+        inputs.extend([raw] if self.training else [])
+        return forward(self, raw)
+
+    monkeypatch.setattr(encoder, "forward", watched)
+    return inputs
+
+
 # partners of data
 
 
@@ -174,16 +189,7 @@ def test_batches_of_both_samples(
     pq.write_table(with_column(table, "beta", pa.array(beta, from_pandas=True)), tmp_path / "data.parquet")
     features = read_features(tmp_path / "data.parquet", "train", FEATURES)
     own = read_tracks(folder / "simulation.parquet", "train", FEATURES, SPECIES)
-    inputs: list[torch.Tensor] = []
-    encoder = type(load(model).trained.network.encoder)  # type: ignore[attr-defined]
-    forward = encoder.forward
-
-    def watched(self: Any, raw: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            inputs.append(raw)
-        return forward(self, raw)
-
-    monkeypatch.setattr(encoder, "forward", watched)
+    inputs = watched_inputs(model, monkeypatch)
     batches = seen(monkeypatch, network.step_of(STEPS[step]["kind"]))
     adapt(folder, model, tmp_path / "m", data=tmp_path / "data.parquet", step=step)
     assert len(inputs) == len(batches) > 20
@@ -204,6 +210,79 @@ def test_batches_of_both_samples(
     alone = len(progress) // 3 if step == "dann" else 0
     assert progress[: alone + 1] == [0.0] * (alone + 1)
     np.testing.assert_allclose(np.diff(progress[alone:]), 1 / (len(progress) - alone), atol=1e-9)
+
+
+@pytest.mark.parametrize("per_track", [1, 3])
+def test_others_are_the_steps_own(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_track: int
+) -> None:
+    """A step that wants the validation tracks of data, in another order, several for each labelled one."""
+    wanted = read_features(folder / "data.parquet", "validation", FEATURES)[::-1].copy()
+
+    class Own(network.step_of("mmd")):  # type: ignore[misc]
+        others_per_track = per_track
+
+        def others(self, domains: Domains) -> Any:
+            assert domains.species == SPECIES
+            return wanted
+
+        def penalty(self, batch: Batch) -> torch.Tensor:
+            return batch.vectors.sum() * 0.0
+
+    inputs = watched_inputs(model, monkeypatch)
+    batches = seen(monkeypatch, Own)
+    monkeypatch.setattr(network, "step_of", lambda kind: Own)
+    adapt(folder, model, tmp_path / "m", step="mmd", epochs=1)
+    assert len(inputs) == len(batches) > 10
+    drawn = np.zeros(len(wanted), int)
+    for raw, batch in zip(inputs, batches, strict=True):
+        assert batch.size == 64 and len(raw) == len(batch.vectors) == 64 * (1 + per_track) == 64 + len(batch.rows)
+        np.testing.assert_array_equal(raw[64:].numpy(), wanted[batch.rows.numpy()])
+        # balanced: of the pattern of the labelled track beside which they are
+        tof = ~torch.isnan(raw[:, 1]).reshape(1 + per_track, 64)
+        assert (tof == tof[0]).all()
+        drawn += np.bincount(batch.rows.numpy(), minlength=len(wanted))
+    assert (drawn > 0).mean() > 0.7
+
+
+@pytest.mark.parametrize(("step", "betas"), [("dann", (0.5, 0.9)), ("adversary", (0.5, 0.9)), ("mmd", (0.9, 0.99)),
+                                             ("flatness", (0.9, 0.99)), ("self_training", (0.9, 0.99))])  # fmt: skip
+def test_adversaries_are_trained_with_less_momentum(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, betas: tuple[float, float]
+) -> None:
+    found = []
+    optimiser = torch.optim.AdamW
+
+    def watched(*arguments: Any, **options: Any) -> torch.optim.AdamW:
+        found.append(options["betas"])
+        return optimiser(*arguments, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", watched)
+    adapt(folder, model, tmp_path / "m", step=step, epochs=1)
+    assert found == [betas]
+
+
+def test_decorrelation_draws_true_tracks_of_the_protected_species(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = read_tracks(folder / "simulation.parquet", "train", FEATURES, SPECIES)
+    inputs = watched_inputs(model, monkeypatch)
+    batches = seen(monkeypatch, network.step_of("decorrelate"))
+    adapt(folder, model, tmp_path / "m", step="flatness", species=(2212,))
+    known = {row.tobytes() for row in own.features[own.labels[:, 2] > 0]}
+    assert len(batches) > 20
+    for raw, batch in zip(inputs, batches, strict=True):
+        assert len(batch.rows) == 2 * batch.size
+        assert {row.tobytes() for row in raw[batch.size :].numpy()} <= known
+    first = adapt(folder, model, tmp_path / "first", step="flatness", species=(211,))
+    assert content(first)["weights.safetensors"] != content(tmp_path / "m")["weights.safetensors"]
+
+
+def test_decorrelation_of_an_unknown_species_is_refused(folder: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        PidflowError, match=r"no training track of species \[-11\] has a value of 'pt'; correct 'species'"
+    ):
+        adapt(folder, model, tmp_path / "m", step="flatness", species=(-11,))
 
 
 # the loop
@@ -328,7 +407,7 @@ def test_step_looks_at_the_averaged_network_before_each_epoch(
     for _, domains, _ in recorder.calls:
         np.testing.assert_array_equal(domains.simulation.labels, simulation.labels)
         np.testing.assert_array_equal(domains.data, read_features(folder / "data.parquet", "train", FEATURES))
-        assert domains.features == FEATURES and not domains.columns
+        assert domains.features == FEATURES and domains.species == SPECIES and not domains.columns
     source = predict(load(model).trained.network, recorder.calls[0][1].data[:50])  # type: ignore[attr-defined]
     np.testing.assert_array_equal(recorder.calls[0][2], source)
     np.testing.assert_array_equal(recorder.calls[1][2], source)
@@ -353,7 +432,8 @@ def test_step_that_has_enough_ends_the_training(
 
 
 def test_figures_are_in_the_history(folder: Path, model: Path, tmp_path: Path) -> None:
-    own = {"mmd": {"mmd"}, "cdan": {"domain_loss", "domain_accuracy"}, "adversary": {"adversary_loss"}}
+    own = {"mmd": {"mmd"}, "cdan": {"domain_loss", "domain_accuracy"}, "adversary": {"adversary_loss"},
+           "flatness": {"unevenness"}}  # fmt: skip
     for step, figures in own.items():
         history = pq.read_table(adapt(folder, model, tmp_path / step, step=step) / "history.parquet")
         assert set(history.column_names) >= figures
@@ -459,20 +539,13 @@ def test_columns_of_a_batch_are_those_of_its_tracks(
 ) -> None:
     """The protected column is one of the features here, so that both can be compared."""
     batches = seen(monkeypatch, network.step_of("decorrelate"))
-    encoder = type(load(model).trained.network.encoder)  # type: ignore[attr-defined]
-    forward, inputs = encoder.forward, []
-
-    def watched(self: Any, raw: torch.Tensor) -> torch.Tensor:
-        inputs.extend([raw] if self.training else [])
-        return forward(self, raw)
-
-    monkeypatch.setattr(encoder, "forward", watched)
+    inputs = watched_inputs(model, monkeypatch)
     adapt(folder, model, tmp_path / "m", step="flatness", column="p")
     for raw, batch in zip(inputs, batches, strict=True):
         assert torch.equal(raw[: batch.size, FEATURES.index("p")], batch.columns["p"])
 
 
-@pytest.mark.parametrize("step", ["dann", "mmd", "mcc"])
+@pytest.mark.parametrize("step", ["dann", "mmd", "mcc", "self_training"])
 def test_labels_of_data_have_no_influence(folder: Path, model: Path, tmp_path: Path, step: str) -> None:
     data = pq.read_table(folder / "data.parquet")
     assert data["pdg_code"].null_count == data.num_rows

@@ -407,7 +407,7 @@ def test_unevenness_of_few_tracks_is_that_of_many_on_average() -> None:
     ("species", "heads"), [((), (0, 1)), ((321,), (1,)), ((211,), (0,)), ((321, 211), (0, 1)), ((999, 321), (1,))]
 )
 def test_others_are_true_tracks_of_the_protected_species(species: tuple[int, ...], heads: tuple[int, ...]) -> None:
-    pt = np.where(np.arange(60) % 5 == 4, np.nan, np.arange(60))
+    pt = np.where(np.arange(60) % 5 == 4, np.nan, np.arange(60) + 100.0 * (np.arange(60) % 3))
     both = domains(60, pt=pt)
     step = made("decorrelate", both, species=species, bins=4)
     rows = [n for n in range(60) if n % 3 in heads and n % 5 != 4]
@@ -668,7 +668,7 @@ def test_simulated_weights_count_in_the_yields() -> None:
     bins = [self_training.bins_of(part, both, 2) for part in (both.data, tracks.features)]
     plain, weighted = (self_training.corrected(*probability, *bins, each) for each in (None, weight))
     np.testing.assert_allclose(step._labels, weighted, rtol=1e-6)
-    assert np.abs(plain - weighted).max() > 1e-3
+    assert np.abs(plain - weighted).max() > 5e-4
 
 
 # what they achieve

@@ -26,8 +26,8 @@ _BINS = 8
 TRUSTED = "adapted_auc"
 """The score that chooses: macro AUC on held-out simulation that was made to look like the run's data.
 
-It is an estimate of the very number that is wanted, as good as the adapted sample is, which the domain classifier and the
-probes check. The benchmark of the scores compares it with the others.
+It is an estimate of the very number that is wanted, as good as the adapted sample is, which the domain classifier and
+the probes check. The benchmark of the scores compares it with the others.
 """
 
 PLAIN = "simulation"

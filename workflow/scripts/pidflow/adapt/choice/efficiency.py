@@ -21,6 +21,9 @@ from pidflow.tracks import WEIGHT
 
 Score = Callable[[Floats], Floats]
 
+_FEWEST = 5.0
+"""True tracks, as many as the weights are worth, that a bin needs; of fewer, the efficiency's error is a guess."""
+
 
 @dataclass(frozen=True)
 class Selected:
@@ -55,7 +58,7 @@ Rates = NDArray[np.float64]
 
 
 def efficiencies(selected: Selected, scores: Mapping[str, Score], chosen: str) -> list[dict[str, Any]]:
-    """Return a row per species and pT bin, the last bin of a species being all of them.
+    """Return a row per species and pT bin that has a few tracks, the last bin of a species being all of them.
 
     Parameters
     ----------
@@ -69,7 +72,8 @@ def efficiencies(selected: Selected, scores: Mapping[str, Score], chosen: str) -
     Returns
     -------
     list of dict
-        ``pdg``, ``pt_low``, ``pt_high`` (GeV/c), ``tracks`` (true ones); ``efficiency`` and its ``statistical`` error;
+        ``pdg``, ``pt_low``, ``pt_high`` (GeV/c), ``tracks`` (true ones, as many as their weights are worth);
+        ``efficiency`` and its ``statistical`` error, at least that of a track more or less;
         ``response``: spread when response and yields vary within their errors; ``methods``: half the range over the
         accepted candidates; ``systematic``: both in quadrature; ``unadapted``: what the simulation as it is would have
         one believe.
@@ -81,13 +85,14 @@ def efficiencies(selected: Selected, scores: Mapping[str, Score], chosen: str) -
     response = _response(selected, scores[chosen])
     every = np.stack([rate for rate, _ in of_model.values()])
     methods = 0.5 * (every.max(axis=0) - every.min(axis=0))
-    statistical = np.sqrt(np.maximum(nominal * (1.0 - nominal), 1.0 / np.maximum(count, 1.0)) / np.maximum(count, 1.0))
+    tracks = np.maximum(count, _FEWEST)
+    statistical = np.sqrt(np.maximum(nominal * (1.0 - nominal), 1.0 / tracks) / tracks)
     systematic = np.hypot(response, methods)
     bins = [*pairwise(selected.pt_edges), (selected.pt_edges[0], selected.pt_edges[-1])]
     rows = []
     for number, pdg in enumerate(selected.species):
         for place, (low, high) in enumerate(bins):
-            if count[number, place] > 0:
+            if count[number, place] >= _FEWEST:
                 values = {
                     "efficiency": nominal,
                     "statistical": statistical,
@@ -133,8 +138,9 @@ def _response(selected: Selected, score: Score) -> Rates:
     shape = (len(selected.species), len(selected.pt_edges))
     if selected.variations is None:
         return np.zeros(shape)
+    weighted = {WEIGHT.name} & set(pq.read_schema(selected.variations).names)
+    columns = [*selected.features, "pt", "pdg_code", *weighted]
     found = []
-    columns = [*selected.features, "pt", "pdg_code", WEIGHT.name]
     for number in range(VARIATIONS):
         table = pq.read_table(
             selected.variations, columns=[*dict.fromkeys(columns)], filters=pc.field(VARIATION) == number
@@ -143,6 +149,7 @@ def _response(selected: Selected, score: Score) -> Rates:
             return np.zeros(shape)
         pdg = pc.fill_null(table["pdg_code"], 0).to_numpy()
         labels = (pdg[:, None] == np.array(selected.species)).astype(np.uint8)
-        weights, pt = (table[name].to_numpy().astype(np.float64) for name in (WEIGHT.name, "pt"))
+        pt = table["pt"].to_numpy().astype(np.float64)
+        weights = table[WEIGHT.name].to_numpy().astype(np.float64) if weighted else np.ones(table.num_rows)
         found.append(_count(score(matrix(table, selected.features)), labels, weights, pt, selected)[0])
     return np.asarray(np.std(found, axis=0, ddof=1))

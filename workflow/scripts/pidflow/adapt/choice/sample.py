@@ -52,7 +52,7 @@ class Looked:
     def pattern(self) -> NDArray[np.intp]:
         """Index in `pidflow.tracks.DETECTOR_PATTERNS`, [N]."""
         seen = [self.columns[name].cast(pa.int8()).to_numpy().astype(np.intp) for name in ("has_trd", "has_tof")]
-        return seen[0] + 2 * seen[1]
+        return np.asarray(seen[0] + 2 * seen[1])
 
     @property
     def collision(self) -> NDArray[np.uint64]:

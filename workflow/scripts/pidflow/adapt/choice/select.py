@@ -201,8 +201,8 @@ def _chosen(
     gain = measured[best].auc - measured[UNADAPTED].auc
     error = float(np.nanstd(gain[1:]))
     sentence = (
-        f"{best} is better than the unadapted model by {gain[0]:.5f} ± {error:.5f} macro AUC on the simulated sample that "
-        "resembles data most"
+        f"{best} is better than the unadapted model by {gain[0]:.5f} ± {error:.5f} macro AUC on the simulated sample "
+        "that resembles data most"
     )
     if gain[0] <= settings.significance * error:
         return UNADAPTED, f"{sentence}, less than {settings.significance:g} standard errors"
@@ -281,7 +281,7 @@ def _write_efficiency(
     selected = Selected(target, plain, variations, known.features, known.species, known.threshold, known.pt_edges)
     rows = efficiencies(selected, {name: models[name].score for name in (chosen, *accepted)}, chosen)
     if not rows:
-        raise PidflowError(f"{simulation}: no test track of any species; give the run more or larger files")
+        raise PidflowError(f"{simulation}: too few test tracks of every species; give the run more or larger files")
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -264,24 +264,25 @@ def _draw_yields(
     grid: Sequence[Axes], yields: Mapping[str, Any], p_range: tuple[float, float], eta_range: tuple[float, float]
 ) -> None:
     """Draw the species in the first panels and the shape in pseudorapidity in the next."""
-    p, ratio, error = (np.array(yields[key], dtype=float) for key in ("p", "ratio", "error"))
+    p, ratio, error, smooth = (np.array(yields[key], dtype=float) for key in ("p", "ratio", "error", "smooth"))
     x = np.geomspace(*p_range, _CURVE)
     for axes, (group, label) in zip(grid, _SPECIES.items(), strict=False):
         g = yields["groups"].index(group)
         ends = [0.9, 1.1]
         for j, (charge, share) in enumerate(_CHARGES):
             value, bar, colour = ratio[j, :, g], error[j, :, g], COLOURS[j]
-            applied = np.exp(np.interp(np.log(x), np.log(p), np.log(value)))
-            axes.plot(x, applied, color=colour, lw=0.8, alpha=0.6, ls=LINES[j], zorder=2)
+            applied = np.exp(np.interp(np.log(x), np.log(p), np.log(smooth[j, :, g])))
+            axes.plot(x, applied, color=colour, lw=1.2, alpha=0.8, ls=LINES[j], zorder=2)
             style: dict[str, Any] = {"color": colour, "marker": MARKERS[j], "ls": "", "elinewidth": 1.1}
             axes.errorbar(p * (0.9 + 0.2 * share), value, bar, zorder=3, label=charge, **style)
-            ends += [*(value - np.minimum(bar, 0.3)), *(value + np.minimum(bar, 0.3))]
+            shown = np.minimum(bar, 0.3)
+            ends += [*np.minimum(value - shown, 3.0), *np.minimum(value + shown, 3.0), *smooth[j, :, g]]
         margin = 0.06 * (max(ends) - min(ends))
         axes.axhline(1.0, color="0.4", lw=1.0, ls="--", zorder=1)
         axes.set(ylim=(max(min(ends) - margin, 0.0), max(ends) + margin * (5 if axes is grid[0] else 1)), title=label)
         axes.set_ylabel("Yield, data / simulation")
         _against_p(axes, p_range)
-    grid[0].legend(loc="upper right", ncols=2)
+    grid[1].legend(loc="lower left")
     axes = grid[len(_SPECIES)]
     axes.stairs(yields["eta_factor"], _edges(yields["eta_edges"], eta_range), baseline=None, color="0.15", lw=1.6)
     axes.axhline(1.0, color="0.4", lw=1.0, ls="--", zorder=1)
