@@ -1,15 +1,15 @@
-"""Whether adaptation closes the gap between simulation and data, which score tells so without labels, and what it costs.
+"""Whether adaptation closes the gap between simulation and data, which score tells so without labels, and its cost.
 
 Run as ``make bench-adaptation``, or with a folder in which production and models are kept and reused. Prints tables and
 writes ``benchmarks/results/adaptation.json``.
 
-The pseudo-data is of another generator than the simulation, taken with a detector that is the simulated one (``none``), or
-differs from it mildly, moderately or strongly (`pidflow.simulate.shifts`). A seed is another choice of the collisions that
-train, validate and test, and other random numbers in each training. The oracle is trained with the truth of as many
-tracks of the pseudo-data as the simulation has; truth is used by nothing else but the evaluation at the end.
+The pseudo-data is of another generator than the simulation, taken with a detector that is the simulated one
+(``none``), or differs from it mildly, moderately or strongly (`pidflow.simulate.shifts`). A seed is another choice of
+the collisions that train, validate and test, and other random numbers in each training. The oracle is trained with the
+truth of as many tracks of the pseudo-data as the simulation has; nothing else uses truth but the evaluation at the end.
 
-Gap closure is (adapted − source)/(oracle − source), in macro AUC, and in macro F1 at the thresholds at which each model's
-F1 is highest on the labelled tracks that validated it. Errors are those of twenty groups of collisions.
+Gap closure is (adapted − source)/(oracle − source), in macro AUC, and in macro F1 at the thresholds at which each
+model's F1 is highest on the labelled tracks that validated it. Errors are those of twenty groups of collisions.
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ from pidflow.config.adapt import UNADAPTED, Adapt, Choice  # noqa: E402
 from pidflow.config.models import Dataset  # noqa: E402
 from pidflow.config.v0 import V0Cuts  # noqa: E402
 from pidflow.dataset.build import build_dataset  # noqa: E402
+from pidflow.dataset.response import robust_width  # noqa: E402
 from pidflow.evaluate.closure import attach_truth  # noqa: E402
 from pidflow.evaluate.probes import rates, read_probes, true_rates  # noqa: E402
 from pidflow.files import read_json, write_json  # noqa: E402
 from pidflow.models import load, settings_of  # noqa: E402
 from pidflow.parquet import matrix  # noqa: E402
+from pidflow.response import expected_time  # noqa: E402
+from pidflow.simulate.shifts import conditions  # noqa: E402
 from pidflow.tables import find_tables  # noqa: E402
 from pidflow.tracks import WEIGHT  # noqa: E402
 from pidflow.train.engine import macro_auc  # noqa: E402
@@ -73,7 +76,7 @@ FEWEST_PROBES = 200
 STEPS = {
     "dann_first": {"kind": "dann", "discriminator": "first"},
     "dann_strong": {"kind": "dann", "strength": 1.0},
-    "flat": {"kind": "decorrelate"},
+    "flat": {"kind": "decorrelate", "species": [321, -321], "strength": 5.0, "learning_rate": 0.001},
 }
 CHOSEN_FROM = {
     "dann": ("dann",),
@@ -386,6 +389,62 @@ def mean_of(result: dict[str, Any], name: str, metric: str) -> float:
     return float(np.mean(result["truth"][name][metric]))
 
 
+def recovered(folder: Path) -> dict[str, float]:
+    """Compare fitted gains, offsets and widths with the injected ones; for the TOF, with those of true pions."""
+    print(f"\n{'run':>7}{'seed':>5}  {'quantity':18}{'found':>18}{'true':>10}{'pull':>7}")
+    pulls = []
+    for run, seed in ((run, seed) for run in RUNS for seed in SEEDS):
+        trial = Trial(folder / f"bench/{run}/{seed}", folder / f"results/{run}", run, seed)
+        fits = {fit["signal"]: fit for fit in read_json(trial.folder / "calibrated.json")["signals"]}
+        shift = conditions(RUNS[run], run).shift
+        square = shift.resolution_scale**2
+        offset, width = true_pions(trial)
+        tpc, trd, tof = (fits[name] for name in ("TPC", "TRD", "TOF"))
+        found = [
+            ("TPC gain, ln", *averaged(tpc, "offset"), float(np.log(shift.tpc_gain))),
+            ("TPC tilt", *averaged(tpc, "offset", only="eta"), shift.tpc_tilt),
+            ("TPC scale²", *averaged(tpc, "scale"), square),
+            ("TRD gain, ln", *averaged(trd, "offset"), 0.0),
+            ("TRD scale²", *averaged(trd, "scale"), square),
+            ("TOF offset, ps", *averaged(tof, "offset"), offset),
+            ("TOF scale²", *averaged(tof, "scale"), width),
+        ]
+        for name, value, error, true in found:
+            pulls.append((value - true) / error)
+            print(f"{run:>7}{seed:>5}  {name:18}{f'{value:.4g} ± {error:.2g}':>18}{true:>10.4g}{pulls[-1]:>+7.1f}")
+    print(f"pulls: mean {np.mean(pulls):+.2f}, width {np.std(pulls):.2f}")
+    return {"calibration_pull_mean": float(np.mean(pulls)), "calibration_pull_width": float(np.std(pulls))}
+
+
+def averaged(fit: dict[str, Any], part: str, only: str | None = None) -> tuple[float, float]:
+    """Return the mean over momentum of a fit's offset or squared scale at η = 0, or one coefficient, and its error."""
+    names = fit["terms"] if part == "offset" else fit["scale_terms"]
+    momentum = [np.log(point["mean"]) for point in fit["points"] if point["variable"] == "p"]
+    value = {"1": 1.0, "ln p": np.mean(momentum), "(ln p)^2": np.mean(np.square(momentum)), "eta^2": 0.21}
+    vector = np.array([float(name == only) if only else value.get(name, 0.0) for name in names])
+    first = 0 if part == "offset" else len(fit["terms"])
+    covariance = np.array(fit["covariance"])[first : first + len(names), first : first + len(names)]
+    coefficients = np.array(fit["offset"] if part == "offset" else fit["scale2_minus_1"])
+    base = float(part == "scale")
+    return float(base + vector @ coefficients), float(np.sqrt(vector @ covariance @ vector))
+
+
+def true_pions(trial: Trial) -> tuple[float, float]:
+    """Return how much later true pions of pseudo-data are at the TOF than simulated ones, ps, and the squared ratio of
+    their widths."""
+    found = []
+    for name in ("simulation", "truth"):
+        columns = ["pdg_code", "tof_signal", "tof_event_time", "tof_exp_mom", "length"]
+        table = pq.read_table(trial.dataset(name), columns=columns)
+        own = np.abs(pc.fill_null(table["pdg_code"], 0).to_numpy()) == 211
+        values = {column: table[column].cast("float64").to_numpy()[own] for column in columns[1:]}
+        expected = expected_time(values["length"], values["tof_exp_mom"], 0.13957039)
+        residual = values["tof_signal"] - values["tof_event_time"] - expected
+        found.append(residual[np.isfinite(residual)])
+    simulated, data = found
+    return float(np.median(data) - np.median(simulated)), (robust_width(data) / robust_width(simulated)) ** 2
+
+
 def probes(folder: Path) -> dict[str, float]:
     """Compare tag-and-probe efficiencies with the truth of the same probes, for π, p and e."""
     run, seed = 900013, SEEDS[0]
@@ -440,9 +499,8 @@ def cost(folder: Path) -> dict[str, float]:
             threads=1,
         )
         adapted = time.monotonic() - begin
-    print(
-        f"\nthree epochs of training: {plain:.1f} s; of adversarial adaptation: {adapted:.1f} s; ratio {adapted / plain:.2f}"
-    )
+    print(f"\nthree epochs of training: {plain:.1f} s; of adversarial adaptation: {adapted:.1f} s", end="; ")
+    print(f"ratio {adapted / plain:.2f}")
     return {"cost_ratio": adapted / plain, "training_s": plain, "adaptation_s": adapted}
 
 
@@ -470,10 +528,11 @@ def flatness(folder: Path) -> dict[str, float]:
                 widths.append(float(np.std(efficiency)))
         spread[name] = float(np.mean(widths))
     fall = 1.0 - spread["flat"] / spread[UNADAPTED]
+    before, after = ((spread[name], area[name]) for name in (UNADAPTED, "flat"))
     print(
-        f"\nspread of the kaons' efficiency over pT {spread[UNADAPTED]:.4f} → {spread['flat']:.4f} ({100 * fall:.0f} % less), "
-        f"macro AUC {area[UNADAPTED]:.4f} → {area['flat']:.4f}"
+        f"\nspread of the kaons' efficiency over pT {before[0]:.4f} → {after[0]:.4f}, {100 * fall:.0f} % less", end="; "
     )
+    print(f"macro AUC {before[1]:.4f} → {after[1]:.4f}")
     return {"flatness_spread_fall": fall, "flatness_auc_points_lost": 100 * (area[UNADAPTED] - area["flat"])}
 
 
@@ -488,7 +547,9 @@ def main() -> None:
         if not all((folder / f"results/{run}/dataset/features.json").is_file() for run in RUNS):
             produce(folder)
         results = run_all(folder)
-        report = table(results) | score_table(results) | probes(folder) | cost(folder) | flatness(folder)
+        report = (
+            table(results) | score_table(results) | recovered(folder) | probes(folder) | cost(folder) | flatness(folder)
+        )
     report |= {"cores": os.cpu_count(), "machine": platform.processor() or platform.machine()}
     write_json(RESULTS, report)
     print(f"\n{RESULTS}")

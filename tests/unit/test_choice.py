@@ -1,0 +1,662 @@
+"""Choice among adapted models, and the efficiencies to expect of the chosen one."""
+
+import csv
+import itertools
+import json
+import runpy
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from checkout import ROOT
+from snakemake.io import InputFiles
+from test_adapt_sample_steps import dataset, unlabelled, values, with_values
+
+from pidflow import jobs
+from pidflow.adapt.choice import select
+from pidflow.adapt.choice.assess import Samples, assess, read_samples
+from pidflow.adapt.choice.efficiency import Selected, efficiencies
+from pidflow.adapt.choice.sample import Looked, look
+from pidflow.adapt.choice.scores import macro_auc
+from pidflow.adapt.choice.select import Adapted, Measured, rejected, replicated_auc, select_model
+from pidflow.adapt.sample import VARIATION, VARIATIONS
+from pidflow.config.adapt import AUTOMATIC, UNADAPTED, Choice
+from pidflow.config.v0 import V0Cuts
+from pidflow.errors import PidflowError
+from pidflow.evaluate.intervals import replica_weights
+from pidflow.models import load, settings_of
+from pidflow.tracks import DETECTOR_PATTERNS, ROW_ID, WEIGHT
+from pidflow.train.fit import fit_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:Usage of np.ndarray subset:UserWarning")
+
+SPECIES = (211, 321, 2212)
+FEATURES = ("p", "sign", "tpc_signal", "beta")
+EDGES = (0.2, 0.5, 1.0, 3.0)
+ROW = ["pdg", "pt_low", "pt_high", "tracks", "efficiency", "statistical", "response", "methods", "systematic",
+       "unadapted"]  # fmt: skip
+
+
+def looked(features: Any, labels: Any, *, pt: Any = None, collision: Any = None, weights: Any = None) -> Looked:
+    """Return tracks whose features may as well be certainties."""
+    n = len(labels)
+    columns = {
+        "pt": np.ones(n) if pt is None else pt,
+        "collision_id": np.arange(n, dtype=np.uint64) if collision is None else np.asarray(collision, np.uint64),
+    }
+    own = np.ones(n) if weights is None else np.asarray(weights, float)
+    return Looked(np.asarray(features, np.float32), pa.table(columns), np.asarray(labels, np.uint8), own)
+
+
+# areas under the curve and their replicas
+
+
+def tracks_with_ties(weighted: bool = True) -> Looked:
+    rng = np.random.default_rng(2)
+    labels = (rng.integers(0, 4, 300)[:, None] == np.arange(3)).astype(np.uint8)
+    certainty = np.round(np.clip(0.3 * labels + rng.uniform(0.0, 0.7, (300, 3)), 0, 1), 1)
+    certainty[rng.random((300, 3)) < 0.1] = np.nan
+    collision = rng.integers(0, 60, 300) * 7 + 3
+    return looked(certainty, labels, collision=collision, weights=rng.uniform(0.1, 3.0, 300) if weighted else None)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_area_is_that_of_the_scores(weighted: bool) -> None:
+    tracks = tracks_with_ties(weighted)
+    found = replicated_auc(tracks.features, tracks, 5, 1)
+    assert found.shape == (6,)
+    assert found[0] == pytest.approx(macro_auc(tracks.features, tracks.labels, tracks.weights), rel=1e-12)
+
+
+def test_replicas_repeat_collisions() -> None:
+    tracks = tracks_with_ties()
+    assert tracks.labels is not None
+    found = replicated_auc(tracks.features, tracks, 12, 9)
+    names, place = np.unique(tracks.collision, return_inverse=True)
+    often = replica_weights(9, 12, len(names))[place]
+    for replica, area in enumerate(found):
+        rows = np.repeat(np.arange(300), often[:, replica])
+        expected = macro_auc(tracks.features[rows], tracks.labels[rows], tracks.weights[rows])
+        assert area == pytest.approx(expected, rel=1e-12)
+    assert np.std(found[1:]) > 0.005
+    # the same collisions in the replicas of every model
+    better = replicated_auc(tracks.features, tracks, 12, 9)
+    np.testing.assert_array_equal(found, better)
+
+
+def test_species_without_tracks_does_not_count() -> None:
+    tracks = tracks_with_ties()
+    labels = np.array(tracks.labels)
+    labels[:, 1] = 0
+    absent = looked(tracks.features, labels, collision=tracks.collision, weights=tracks.weights)
+    two = looked(tracks.features[:, [0, 2]], labels[:, [0, 2]], collision=tracks.collision, weights=tracks.weights)
+    np.testing.assert_allclose(
+        replicated_auc(absent.features, absent, 4, 1), replicated_auc(two.features, two, 4, 1), rtol=1e-12
+    )
+
+
+# the rule
+
+
+def found(*auc: float, floor: float = 0.9, **patterns: float) -> Measured:
+    own = dict.fromkeys(DETECTOR_PATTERNS, floor) | {name.replace("_", "+"): v for name, v in patterns.items()}
+    return Measured(np.array(auc), own, {})
+
+
+@pytest.mark.parametrize(
+    ("patterns", "reason"),
+    [
+        ({}, ""),
+        ({"TPC": 0.86, "TPC_TOF": 0.95}, ""),
+        ({"TPC_TRD": 0.85}, ""),
+        ({"TPC_TRD": 0.8499}, "loses 0.0501 macro AUC on TPC+TRD tracks of simulation, more than 0.05"),
+        ({"TPC": 0.5, "TPC_TRD_TOF": 0.1}, "loses 0.4000 macro AUC on TPC tracks of simulation, more than 0.05"),
+        ({"TPC_TOF": float("nan")}, "loses nan macro AUC on TPC+TOF tracks of simulation, more than 0.05"),
+    ],
+)
+def test_candidate_that_loses_on_a_pattern_is_out(patterns: dict[str, float], reason: str) -> None:
+    # 0.9 − 0.85 is a little more than 0.05 in binary
+    measured = {UNADAPTED: found(0.9, floor=0.9 - 1e-9), "other": found(0.99, **patterns)}
+    assert rejected("other", measured, Choice()) == reason
+    assert rejected(UNADAPTED, measured, Choice()) == ""
+    assert rejected("other", measured, Choice(floor=0.99)) == (
+        "" if "nan" not in reason else reason.replace("05", "99")
+    )
+
+
+def test_pattern_that_simulation_lacks_rejects_no_one() -> None:
+    measured = {UNADAPTED: found(0.9, TPC_TRD=float("nan")), "other": found(0.9, TPC_TRD=float("nan"))}
+    assert rejected("other", measured, Choice()) == ""
+
+
+def rule(measured: Mapping[str, Measured], method: str = AUTOMATIC, **settings: float) -> tuple[str, str]:
+    chosen = Choice(**settings)
+    reasons = {name: rejected(name, measured, chosen) for name in measured}
+    return select._chosen(measured, reasons, method, chosen)
+
+
+BEFORE = found(0.8, 0.79, 0.81, 0.80, 0.80)
+AFTER = found(0.82, 0.80, 0.84, 0.83, 0.81)
+"""The gain is 0.02, with replicas 0.01, 0.03, 0.03, 0.01: an error of 0.01."""
+
+
+def test_best_on_the_yardstick_is_chosen() -> None:
+    measured = {UNADAPTED: BEFORE, "one": found(0.81, 0.80, 0.82, 0.81, 0.81), "two": AFTER}
+    chosen, why = rule(measured)
+    assert chosen == "two"
+    assert why == (
+        "two is better than the unadapted model by 0.02000 ± 0.01000 macro AUC on the simulated sample that resembles "
+        "data most"
+    )
+
+
+def test_unadapted_model_stays_within_the_error_of_the_gain() -> None:
+    measured = {UNADAPTED: BEFORE, "two": AFTER}
+    assert rule(measured, significance=1.99)[0] == "two"
+    chosen, why = rule(measured, significance=2.5)
+    assert chosen == UNADAPTED
+    assert why.endswith("resembles data most, less than 2.5 standard errors") and why.startswith("two is better")
+    # the error is that of the difference, not of either
+    apart = {UNADAPTED: BEFORE, "two": found(0.82, 0.81, 0.83, 0.82, 0.82)}
+    assert rule(apart, significance=100.0)[0] == "two"
+
+
+def test_unadapted_model_stays_if_nothing_is_better() -> None:
+    for auc in (0.79, 0.8):
+        chosen, why = rule({UNADAPTED: BEFORE, "two": found(auc, 0.9, 0.9, 0.9, 0.9)})
+        assert (chosen, why) == (
+            UNADAPTED, "no candidate has a higher macro AUC on the simulated sample that resembles data most"
+        )  # fmt: skip
+
+
+def test_rejected_candidate_is_not_chosen() -> None:
+    measured = {UNADAPTED: BEFORE, "best": found(0.99, 0.99, 0.99, 0.99, 0.99, TPC=0.5), "two": AFTER}
+    assert rule(measured)[0] == "two"
+    assert rule({name: measured[name] for name in (UNADAPTED, "best")})[0] == UNADAPTED
+
+
+def test_named_candidate_is_taken_whatever_its_scores() -> None:
+    measured = {UNADAPTED: BEFORE, "worst": found(0.1, 0.1, 0.1, 0.1, 0.1, TPC=0.5), "two": AFTER}
+    assert rule(measured, "worst") == ("worst", "the configuration names it")
+
+
+# efficiencies
+
+
+def by_hand(selected: Selected, score: Any, tracks: Looked) -> dict[tuple[int, float, float], tuple[float, float]]:
+    """Return efficiency and effective number of true tracks of each species and bin."""
+    assert tracks.labels is not None
+    certainty, pt = score(tracks.features), tracks.number("pt")
+    edges, result = selected.pt_edges, {}
+    for s, pdg in enumerate(selected.species):
+        for low, high in [*itertools.pairwise(edges), (edges[0], edges[-1])]:
+            own = [n for n in range(len(pt)) if tracks.labels[n, s] and low <= pt[n] < high]
+            total = sum(tracks.weights[n] for n in own)
+            square = sum(tracks.weights[n] ** 2 for n in own)
+            kept = sum(tracks.weights[n] for n in own if certainty[n, s] >= selected.threshold)
+            result[pdg, low, high] = (kept / total, total**2 / square) if own else (float("nan"), 0.0)
+    return result
+
+
+@dataclass
+class Counted:
+    """Tracks whose features are certainties, and what is known of their efficiencies."""
+
+    selected: Selected
+    tables: list[Looked]
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Counted:
+    rng = np.random.default_rng(4)
+    names = ("tpc_signal", "beta", "trd_signal")
+
+    def tracks(n: int, better: float) -> Looked:
+        number = rng.integers(0, 4, n)
+        labels = number[:, None] == np.arange(3)
+        certainty = np.clip(rng.uniform(0.0, 0.8, (n, 3)) + better * labels, 0, 1)
+        certainty[rng.random((n, 3)) < 0.02] = np.nan
+        pt = rng.choice([0.1, 0.2, 0.3, 0.5, 0.7, 1.5, 3.0, 4.0], n)
+        # the last species is in the lowest bin a handful of times, and never in the one above
+        pt[(number == 2) & (pt < 1.0) & (np.arange(n) > n // 30)] = 2.0
+        pt[(number == 2) & (pt < 1.0) & (pt > 0.4)] = 2.0
+        return looked(certainty, labels, pt=pt, weights=rng.uniform(0.2, 2.0, n))
+
+    target, plain = tracks(900, 0.3), tracks(700, 0.4)
+    varied = [tracks(800, 0.3 + 0.02 * rng.normal()) for _ in range(VARIATIONS)]
+    parts = []
+    for number, own in enumerate(varied):
+        columns = {name: own.features[:, place] for place, name in enumerate(names)}
+        pdg = np.where(own.labels.any(axis=1), np.array(SPECIES)[own.labels.argmax(axis=1)], 11)  # type: ignore[union-attr]
+        columns |= {"pt": own.number("pt"), "pdg_code": pa.array(pdg, pa.int32(), mask=pdg == 11)}
+        columns |= {WEIGHT.name: own.weights, VARIATION: np.full(len(pdg), number, np.int8)}
+        parts.append(pa.table(columns))
+    pq.write_table(pa.concat_tables(parts), tmp_path / "variations.parquet")
+    selected = Selected(target, plain, tmp_path / "variations.parquet", names, SPECIES, 0.5, EDGES)
+    return Counted(selected, varied)
+
+
+def plain_score(features: Any) -> Any:
+    return features
+
+
+SCORES = {"one": plain_score, "two": lambda features: 0.9 * features, "three": lambda features: 1.1 * features}
+
+
+def test_efficiencies_are_those_of_a_count_by_hand(counted: Counted) -> None:
+    selected = counted.selected
+    rows = efficiencies(selected, SCORES, "two")
+    assert all(list(row) == ROW for row in rows)
+    of_model = {name: by_hand(selected, score, selected.target) for name, score in SCORES.items()}
+    unadapted = by_hand(selected, SCORES["two"], selected.plain)
+    varied = [by_hand(selected, SCORES["two"], own) for own in counted.tables]
+    expected = [bin for bin, (_, tracks) in of_model["two"].items() if tracks >= 5]
+    assert [(row["pdg"], row["pt_low"], row["pt_high"]) for row in rows] == expected
+    assert 3 * len(EDGES) - len(expected) == 2
+    for bin, row in zip(expected, rows, strict=True):
+        nominal, tracks = of_model["two"][bin]
+        every = [found[bin][0] for found in of_model.values()]
+        response = np.std([found[bin][0] for found in varied], ddof=1)
+        methods = (max(every) - min(every)) / 2
+        statistical = max(np.sqrt(nominal * (1 - nominal) / tracks), 1 / tracks)
+        numbers = (
+            round(tracks, 1),
+            nominal,
+            statistical,
+            response,
+            methods,
+            np.hypot(response, methods),
+            unadapted[bin][0],
+        )
+        for name, number in zip(ROW[3:], numbers, strict=True):
+            assert row[name] == pytest.approx(number, abs=6e-7), name
+        assert row["response"] > 0 and row["methods"] > 0 and row["unadapted"] != row["efficiency"]
+
+
+def test_only_accepted_candidates_make_the_systematic(counted: Counted) -> None:
+    alone = efficiencies(counted.selected, {"two": SCORES["two"]}, "two")
+    assert all(row["methods"] == 0.0 and row["systematic"] == row["response"] > 0 for row in alone)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_without_variations_the_response_adds_nothing(counted: Counted, tmp_path: Path, empty: bool) -> None:
+    """A step that knows no errors leaves an empty file, and may have given no weights."""
+    path = tmp_path / "empty.parquet" if empty else None
+    if path is not None:
+        assert counted.selected.variations is not None
+        pq.write_table(pq.read_table(counted.selected.variations).slice(0, 0).drop_columns(WEIGHT.name), path)
+    selected = Selected(**{**vars(counted.selected), "variations": path})
+    rows = efficiencies(selected, SCORES, "two")
+    assert rows and all(row["response"] == 0.0 and row["systematic"] == row["methods"] for row in rows)
+
+
+def test_variations_without_weights_count_each_track_once(counted: Counted, tmp_path: Path) -> None:
+    assert counted.selected.variations is not None
+    table = pq.read_table(counted.selected.variations)
+    pq.write_table(table.drop_columns(WEIGHT.name), tmp_path / "plain.parquet")
+    place = table.schema.get_field_index(WEIGHT.name)
+    pq.write_table(table.set_column(place, WEIGHT.name, pa.array(np.ones(len(table)))), tmp_path / "ones.parquet")
+    plain, ones, weighted = (
+        efficiencies(Selected(**{**vars(counted.selected), "variations": path}), SCORES, "two")
+        for path in (tmp_path / "plain.parquet", tmp_path / "ones.parquet", counted.selected.variations)
+    )
+    assert plain == ones != weighted
+
+
+@pytest.mark.parametrize(
+    ("weights", "kept", "tracks", "error"),
+    [
+        ([1.0] * 4, 4, None, None),
+        ([1.0] * 5, 5, 5.0, 0.2),
+        ([1.0] * 5, 0, 5.0, 0.2),
+        ([1.0] * 100, 100, 100.0, 0.01),
+        ([1.0] * 100, 50, 100.0, 0.05),
+        # worth less than their number: (Σ w)² / Σ w²
+        ([10.0] + [1.0] * 9, 10, None, None),
+        ([3.0] + [1.0] * 9, 10, 8.0, 0.125),
+    ],
+)
+def test_bins_of_very_few_tracks_are_left_out(
+    weights: list[float], kept: int, tracks: float | None, error: float | None
+) -> None:
+    """Of fewer than five tracks nobody expects an efficiency; the error never exceeds that of a track of five."""
+    certainty = np.where(np.arange(len(weights)) < kept, 1.0, 0.0)[:, None]
+    own = looked(certainty, np.ones((len(weights), 1)), weights=weights)
+    rows = efficiencies(Selected(own, own, None, ("x",), (211,), 0.5, (0.5, 2.0)), {"one": plain_score}, "one")
+    if tracks is None:
+        assert rows == []
+    else:
+        assert len(rows) == 2
+        for row in rows:
+            assert (row["tracks"], row["statistical"]) == (tracks, pytest.approx(error, abs=1e-6))
+            assert row["statistical"] <= 0.25
+
+
+# what is looked at
+
+
+@dataclass
+class Production:
+    """Datasets of a run as files: simulation, data, two adapted samples, V0 candidates; trees trained on each."""
+
+    folder: Path
+    models: dict[str, Path]
+    samples: dict[str, Adapted]
+    v0s: dict[str, list[Path]]
+    probes: dict[str, str | Path]
+
+    @property
+    def simulation(self) -> Path:
+        return self.folder / "simulation.parquet"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data.parquet"
+
+    def known(self, *, v0s: bool = True, samples: Mapping[str, Path] | None = None) -> Samples:
+        adapted = {name: sample.dataset for name, sample in self.samples.items()} if samples is None else samples
+        of_samples = {name: sample.probes for name, sample in self.samples.items() if sample.probes}
+        return read_samples(
+            self.simulation, self.data, adapted, features=FEATURES, species=SPECIES, v0s=self.v0s if v0s else None,
+            probes={**self.probes, **of_samples}, cuts=V0Cuts(), threshold=0.5, pt_edges=EDGES, seed=1,
+        )  # fmt: skip
+
+    def select(self, target: Path, *, v0s: bool = True, method: str = AUTOMATIC, **changes: Any) -> Path:
+        target.mkdir()
+        settings = {
+            "models": self.models, "simulation": self.simulation, "data": self.data, "samples": self.samples,
+            "folder": target / "model", "choice": target / "choice.json", "efficiency": target / "efficiency.csv",
+            "method": method, "settings": Choice(), "v0s": self.v0s if v0s else None,
+            "probes": self.probes if v0s else {}, "cuts": V0Cuts(), "pt_edges": EDGES, "threshold": 0.5,
+            "bootstrap": 20, "confidence": 0.68, "seed": 1, "threads": 1,
+        }  # fmt: skip
+        select_model(**{**settings, **changes})
+        return target
+
+
+def v0s_of(table: pa.Table, pdg: Any, path: Path) -> Path:
+    """Write V0 candidates to which each fifth pion and proton belongs."""
+    rows = np.flatnonzero(np.isin(pdg, (211, -211, 2212)) & (np.arange(len(pdg)) % 5 == 0))
+    own = table.take(rows).select(list(ROW_ID))
+    kinds = np.where(np.abs(pdg[rows]) == 211, "k0s", "lambda")
+    region = np.where(np.arange(len(rows)) % 7 == 0, "sideband", "signal")
+    for name, column in {"kind": kinds, "region": region, "leg_pdg_code": pdg[rows].astype(np.int32)}.items():
+        own = own.append_column(name, pa.array(column))
+    path.parent.mkdir()
+    pq.write_table(own, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Production:
+    """The data is what `dataset` calls shifted, and so is the sample of 'right'; that of 'half' is on the way there."""
+    folder = tmp_path_factory.mktemp("production")
+    plain, moved = dataset(9000, seed=1), dataset(9000, seed=1, shifted=True)
+    data = dataset(9000, seed=2, shifted=True)
+    tpc = [values(table, "tpc_signal") for table in (plain, moved)]
+    half = with_values(plain, tpc_signal=0.5 * (tpc[0] + tpc[1]))
+    weight = np.random.default_rng(3).uniform(0.8, 1.2, 9000)
+    right = moved.append_column(WEIGHT.name, pa.array(weight, WEIGHT.dtype))
+    truth = np.array(data["pdg_code"].to_pylist())
+    tables = {"simulation": plain, "data": unlabelled(data), "half": half, "right": right}
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    # errors of the step that made 'right'; the other one knows none
+    varied = []
+    for number in range(VARIATIONS):
+        table = right.filter(pa.array(np.array(right["split"].to_pylist()) == "test"))
+        signal = values(table, "tpc_signal") * (1.0 + 0.01 * (number - 4.5))
+        varied.append(
+            with_values(table, tpc_signal=signal).append_column(VARIATION, pa.array([number] * len(table), pa.int8()))
+        )
+    pq.write_table(pa.concat_tables(varied), folder / "right.variations.parquet")
+    nothing = half.slice(0, 0).append_column(VARIATION, pa.array([], pa.int8()))
+    pq.write_table(nothing, folder / "half.variations.parquet")
+    v0s = {
+        "simulation": [v0s_of(plain, np.array(plain["pdg_code"].to_pylist()), folder / "one/a.v0s.parquet")],
+        "data": [v0s_of(data, truth, folder / "other/a.v0s.parquet")],
+    }
+    features = folder / "features.json"
+    features.write_text(json.dumps({"features": list(FEATURES)}))
+    models = {}
+    ruined = with_values(right, tpc_signal=np.random.default_rng(0).permutation(values(right, "tpc_signal")))
+    pq.write_table(ruined, folder / "ruined.parquet")
+    for name, sample in {UNADAPTED: "simulation", "half": "half", "right": "right", "ruined": "ruined"}.items():
+        models[name] = folder / f"gbdt_{name}"
+        fit_model(
+            folder / f"{sample}.parquet", features, folder / "response.json", models[name], run=7, species=SPECIES,
+            masks={"tof": 0.5, "trd": 0.8}, seed=1, threads=1,
+            settings=settings_of("gbdt")(kind="gbdt", trees=25, leaves=8).model_dump(mode="json"),
+        )  # fmt: skip
+    # leftovers of training are not published
+    (models["right"] / ".snakemake_timestamp").write_text("")
+    samples = {
+        name: Adapted(folder / f"{name}.parquet", folder / f"{name}.variations.parquet", folder / f"{name}.parquet")
+        for name in ("half", "right")
+    }
+    probes: dict[str, str | Path] = {name: folder / f"{name}.parquet" for name in ("simulation", "data")}
+    return Production(folder, models, samples, v0s, probes)
+
+
+def test_tracks_of_a_set(production: Production) -> None:
+    for name in ("simulation", "right"):
+        table = pq.read_table(production.folder / f"{name}.parquet")
+        table = table.filter(pa.array(np.array(table["split"].to_pylist()) == "validation")).slice(0, 300)
+        found = look(production.folder / f"{name}.parquet", "validation", FEATURES, SPECIES, 300)
+        assert len(found) == 300 and found.labels is not None
+        for place, column in enumerate(FEATURES):
+            np.testing.assert_array_equal(found.features[:, place], values(table, column).astype(np.float32))
+        pdg = np.array(table["pdg_code"].to_pylist())
+        np.testing.assert_array_equal(found.labels, pdg[:, None] == np.array(SPECIES))
+        weight = values(table, WEIGHT.name) if name == "right" else np.ones(300)
+        np.testing.assert_allclose(found.weights, weight / weight.mean())
+        np.testing.assert_array_equal(found.number("pt"), values(table, "pt"))
+        np.testing.assert_array_equal(found.collision, table["collision_id"].to_numpy())
+        seen = [table[flag].to_numpy(zero_copy_only=False) for flag in ("has_trd", "has_tof")]
+        names = ["TPC" + "+TRD" * bool(trd) + "+TOF" * bool(tof) for trd, tof in zip(*seen, strict=True)]
+        assert [DETECTOR_PATTERNS[number] for number in found.pattern] == names
+    assert look(production.data, "validation", FEATURES, None, 300).labels is None
+
+
+def test_set_without_tracks_is_refused(production: Production) -> None:
+    with pytest.raises(PidflowError, match=r"data\.parquet: no elsewhere track to choose an adaptation with"):
+        look(production.data, "elsewhere", FEATURES, None, 300)
+
+
+def test_yardstick_is_the_sample_that_is_hardest_to_tell_from_data(production: Production) -> None:
+    known = production.known()
+    areas = {name: ratio.discriminator_auc for name, ratio in known.ratio.items()}
+    assert set(areas) == {"simulation", "half", "right"}
+    assert known.yardstick == "right" == min(areas, key=lambda name: areas[name])
+    assert areas["right"] < areas["half"] < areas["simulation"]
+    assert known.target is known.adapted["right"]
+    assert known.tagged is not None
+    for part, name in zip(known.tagged, ("data", "right"), strict=True):
+        table = pq.read_table(production.folder / f"{name}.parquet", columns=list(FEATURES)).take(part.probes.row)
+        np.testing.assert_array_equal(part.features[:, 2], values(table, "tpc_signal").astype(np.float32))
+    # the plain simulation is one of the samples
+    worse = production.known(v0s=False, samples={"bad": production.folder / "ruined.parquet"})
+    assert worse.yardstick == "simulation" and worse.target is worse.plain and worse.tagged is None
+
+
+def test_scores_of_a_model(production: Production) -> None:
+    known = production.known()
+    model = load(production.models["half"])
+    found = assess(model.score, known)
+    assert list(found) == [
+        "adapted_auc", "adapted_likelihood", "simulation_auc", "importance_weighted", "deep_embedded_validation",
+        "soft_neighbourhood", "mixup", "information_maximisation", "species_plausibility", "probe_agreement",
+    ]  # fmt: skip
+    assert all(np.isfinite(value) for value in found.values())
+    right, plain = known.adapted["right"], known.plain
+    assert right.labels is not None and plain.labels is not None
+    assert found["adapted_auc"] == macro_auc(model.score(right.features), right.labels, right.weights)
+    assert found["simulation_auc"] == macro_auc(model.score(plain.features), plain.labels)
+    assert found["adapted_auc"] != macro_auc(model.score(right.features), right.labels)
+    without = assess(model.score, production.known(v0s=False))
+    assert without == {name: value for name, value in found.items() if name != "probe_agreement"}
+
+
+# end to end
+
+
+@pytest.fixture(scope="module")
+def selected(production: Production) -> Path:
+    return production.select(production.folder / "selected")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def choice_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "choice.json").read_text())
+    return found
+
+
+def test_chosen_model_is_copied_whole(production: Production, selected: Path) -> None:
+    assert {path.name for path in selected.iterdir()} == {"model", "choice.json", "efficiency.csv"}
+    whole = content(production.models["right"])
+    assert content(selected / "model") == {name: own for name, own in whole.items() if name[0] != "."}
+    assert len(whole) > len(content(selected / "model")) > 3
+    features = look(production.data, "test", FEATURES, None, 100).features
+    np.testing.assert_array_equal(
+        load(selected / "model").score(features), load(production.models["right"]).score(features)
+    )
+
+
+def test_reasons_are_written(production: Production, selected: Path) -> None:
+    choice = choice_of(selected)
+    assert list(choice) == sorted(choice) or set(choice) == {
+        "adapted", "reason", "score", "yardstick", "trusted", "domain_auc", "candidates",
+    }  # fmt: skip
+    assert (choice["adapted"], choice["score"], choice["yardstick"]) == ("right", "adapted_auc", "right")
+    assert choice["reason"].startswith("right is better than the unadapted model by 0.")
+    assert set(choice["domain_auc"]) == {"simulation", "half", "right"}
+    for found in choice["domain_auc"].values():
+        assert set(found) == {"value", "effective_share"}
+        assert 0.4 < found["value"] < 1.0 and 0.0 < found["effective_share"] <= 1.0
+    assert choice["trusted"] is (choice["domain_auc"]["right"]["value"] <= 0.65)
+    assert set(choice["candidates"]) == {"none", "half", "right", "ruined"}
+    for name, found in choice["candidates"].items():
+        assert set(found) == {"accepted", "reason", "auc", "gain", "simulation_auc_by_pattern", "scores"}
+        assert found["accepted"] is (found["reason"] == "") is (name != "ruined")
+        assert set(found["simulation_auc_by_pattern"]) == set(DETECTOR_PATTERNS)
+        for key in ("auc", "gain"):
+            assert set(found[key]) == {"value", "low", "high"}
+            assert found[key]["low"] <= found[key]["value"] + 0.01 and found[key]["value"] <= found[key]["high"] + 0.01
+        assert found["auc"]["value"] == pytest.approx(found["scores"]["adapted_auc"], rel=1e-12)
+        assert "probe_agreement" in found["scores"]
+    assert choice["candidates"]["none"]["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert choice["candidates"]["right"]["gain"]["value"] > choice["candidates"]["half"]["gain"]["value"]
+    assert "macro AUC on TPC" in choice["candidates"]["ruined"]["reason"]
+
+
+def test_efficiencies_are_those_of_test_tracks(production: Production, selected: Path) -> None:
+    with open(selected / "efficiency.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ROW and len(rows) == len(SPECIES) * len(EDGES)
+    target, plain = (
+        look(production.folder / f"{n}.parquet", "test", FEATURES, SPECIES, 10**6) for n in ("right", "simulation")
+    )
+    variations = production.samples["right"].variations
+    accepted = {name: load(production.models[name]).score for name in ("none", "half", "right")}
+    expected = efficiencies(Selected(target, plain, variations, FEATURES, SPECIES, 0.5, EDGES), accepted, "right")
+    assert rows == [{name: str(value) for name, value in row.items()} for row in expected]
+    assert all(float(row["response"]) > 0 for row in rows)
+
+
+def test_same_bytes_twice(production: Production, selected: Path, tmp_path: Path) -> None:
+    assert content(production.select(tmp_path / "again")) == content(selected)
+
+
+def test_without_v0_candidates(production: Production, selected: Path, tmp_path: Path) -> None:
+    samples = {name: Adapted(own.dataset, own.variations, None) for name, own in production.samples.items()}
+    found, before = choice_of(production.select(tmp_path / "m", v0s=False, samples=samples)), choice_of(selected)
+    for candidate in before["candidates"].values():
+        del candidate["scores"]["probe_agreement"]
+    assert found == before
+    assert content(tmp_path / "m")["efficiency.csv"] == content(selected)["efficiency.csv"]
+
+
+def test_named_method_and_yardstick_without_errors(
+    production: Production, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sample of 'half' has neither weights nor variations, and is the only one."""
+    samples = {"half": production.samples["half"]}
+    models = {name: production.models[name] for name in (UNADAPTED, "ruined")}
+    target = production.select(
+        tmp_path / "m", method="ruined", samples=samples, models=models, settings=Choice(best_domain_auc=0.5)
+    )
+    choice = choice_of(target)
+    assert (choice["adapted"], choice["reason"]) == ("ruined", "the configuration names it")
+    assert (choice["yardstick"], choice["trusted"]) == ("half", False)
+    assert choice["candidates"]["ruined"]["accepted"] is False
+    shown = capsys.readouterr().out
+    best = choice["domain_auc"]["half"]["value"]
+    assert f"warning: a classifier tells data from every simulated sample (AUC {best:.3f} at best, limit 0.5)" in shown
+    assert "run 7: ruined is chosen; the configuration names it" in shown
+    rows = list(csv.DictReader((target / "efficiency.csv").read_text().splitlines()))
+    assert all(float(row["response"]) == 0.0 < float(row["methods"]) for row in rows)
+
+
+def test_no_warning_if_trusted(production: Production, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = {UNADAPTED: production.models[UNADAPTED]}
+    choice = choice_of(production.select(tmp_path / "m", models=models, settings=Choice(best_domain_auc=0.7)))
+    assert choice["trusted"] is True
+    assert choice["adapted"] == UNADAPTED
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_too_few_test_tracks_are_refused(production: Production, tmp_path: Path) -> None:
+    table = pq.read_table(production.simulation)
+    split = np.array(table["split"].to_pylist())
+    few = np.flatnonzero((split != "test") | (np.cumsum(split == "test") <= 4))
+    pq.write_table(table.take(few), tmp_path / "simulation.parquet")
+    models = {UNADAPTED: production.models[UNADAPTED]}
+    with pytest.raises(PidflowError, match=r"simulation\.parquet: too few test tracks of every species"):
+        production.select(
+            tmp_path / "m", models=models, samples={}, simulation=tmp_path / "simulation.parquet", v0s=False
+        )
+
+
+@pytest.mark.parametrize("v0s", [True, False])
+def test_script_gives_each_sample_its_own_files(
+    production: Production, selected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, v0s: bool
+) -> None:
+    """Run the rule's script with what Snakemake gives it; the rule names unadapted model, then candidates."""
+    monkeypatch.setattr(jobs, "job", lambda snakemake: nullcontext())
+    given: dict[str, Any] = {
+        "models": [str(path) for path in production.models.values()],
+        "samples": [str(sample.dataset) for sample in production.samples.values()],
+        "variations": [str(sample.variations) for sample in production.samples.values()],
+        "simulation": str(production.simulation),
+        "data": str(production.data),
+    }
+    if v0s:
+        given |= {f"v0s_{name}": [str(paths[0].parent)] for name, paths in production.v0s.items()}
+        given |= {f"probes_{name}": str(path) for name, path in production.probes.items()}
+        given |= {"adapted_probes": [str(sample.probes) for sample in production.samples.values()]}
+    params = {
+        "candidates": list(production.models)[1:], "samples": list(production.samples), "method": AUTOMATIC,
+        "choice": Choice().model_dump(mode="json"), "v0": V0Cuts().model_dump(mode="json") if v0s else None,
+        "pt_edges": EDGES, "threshold": 0.5, "bootstrap": 20, "confidence": 0.68, "seed": 1,
+    }  # fmt: skip
+    output = {name: str(tmp_path / name) for name in ("model", "choice.json", "efficiency.csv")}
+    job = SimpleNamespace(
+        input=InputFiles(fromdict=given), output=SimpleNamespace(**{name.split(".")[0]: p for name, p in output.items()}),
+        params=SimpleNamespace(**params), threads=1,
+    )  # fmt: skip
+    runpy.run_path(str(ROOT / "workflow/scripts/select_model.py"), {"snakemake": job})
+    if not v0s:
+        production.select(tmp_path / "direct", v0s=False)
+    assert content(tmp_path if v0s else tmp_path / "direct") == (
+        content(selected) if v0s else {name: own for name, own in content(tmp_path).items() if "direct" not in name}
+    )
