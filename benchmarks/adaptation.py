@@ -252,7 +252,7 @@ class Trial:
             threads=1,
         )
 
-    def choose(self, candidates: tuple[str, ...]) -> str:
+    def choose(self, adapt: Adapt, candidates: tuple[str, ...]) -> str:
         """Return the automatic choice."""
         names = (UNADAPTED, *candidates)
         sample = Adapted(*(self.dataset(f"calibrated{part}") for part in ("", ".variations", ".probes")))
@@ -266,6 +266,7 @@ class Trial:
             output,
             self.folder / "efficiency.csv",
             method="auto",
+            trained_on=adapt.trained_on,
             settings=Choice(),
             v0s={name: self.v0s(name) for name in ("simulation", "data")},
             probes={name: self.dataset(f"{name}.probes") for name in ("simulation", "data")},
@@ -355,7 +356,7 @@ def one(folder: str, run: int, seed: int) -> dict[str, Any]:
     for candidate in adapt.chains:
         trial.adapt(adapt, candidate)
     names = (UNADAPTED, *adapt.chains)
-    chosen = trial.choose(tuple(CHOSEN_FROM))
+    chosen = trial.choose(adapt, tuple(CHOSEN_FROM))
     validated = {name: (adapt.sample_of(name) if name != UNADAPTED else None) or "simulation" for name in names}
     found = {
         "run": run,

@@ -42,6 +42,7 @@ use rule train_model as train_adapted with:
         features=rules.select_features.output.features,
         response=rules.fit_response.output.response,
         needed=lambda wildcards: [f"<results>/{wildcards.run}/train/{name}" for name in SOURCE.needs],
+        start=lambda wildcards: start_of_model(CONFIG.adapt.model),
     output:
         model=directory(f"<results>/{{run}}/train/{CONFIG.adapt.model}_{{candidate}}"),
     log:
@@ -118,6 +119,7 @@ rule select_model:
         candidates=list(CONFIG.adapt.used),
         samples=SAMPLES,
         method=CONFIG.adapt.method,
+        trained_on=CONFIG.adapt.trained_on,
         choice=settings(CONFIG.adapt.choice),
         v0=INGEST["v0"],
         pt_edges=CONFIG.evaluate.pt_edges,

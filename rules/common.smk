@@ -220,13 +220,18 @@ def needed_models(wildcards):
     return [f"<results>/{wildcards.run}/train/{name}" for name in CONFIG.models[wildcards.model].needs]
 
 
-def start_of(wildcards):
+def start_of_model(model):
     """Return the model directory whose weights a network starts from, if any."""
-    source = getattr(CONFIG.models[wildcards.model], "init_from", None)
+    source = getattr(CONFIG.models[model], "init_from", None)
     if source is None:
         return []
     directory = Path(source, "model.json").is_file() or Path(source).parent.name == "train"
-    return source if directory else f"<results>/start/{wildcards.model}"
+    return source if directory else f"<results>/start/{model}"
+
+
+def start_of(wildcards):
+    """Return the model directory that the job's network starts from, if any."""
+    return start_of_model(wildcards.model)
 
 
 def sample_of(run, candidate):

@@ -22,7 +22,7 @@ models:
   gbdt: {trees: 40}
   mlp_mean: {optimisation: {epochs: 6, batch: 32}}
   blend: {members: [fse, gbdt]}
-adapt: {epochs: 2}
+adapt: {steps: {dann: {epochs: 2}, self_training: {epochs: 2}}}
 evaluate: {bootstrap: 20, methods: [nsigma, bayes, gbdt, mlp_mean, fse, blend]}
 """
 
@@ -91,9 +91,11 @@ def copy_repository(folder: Path) -> Checkout:
 def artefacts(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of everything that must be the same wherever a production runs, by path in the folder.
 
-    Track tables, datasets (which hold the splits), feature lists, what O2Physics loads.
+    Track tables, datasets (which hold the splits), adapted ones too, feature lists, the choice of the adaptation, what
+    O2Physics loads.
     """
     patterns = ("ingest/*/*/*.parquet", "dataset/*.parquet", "dataset/features.json", "publication/*.onnx")
+    patterns += ("adapt/*/*.parquet", "adapt/choice.json")
     patterns += ("publication/columns_for_training.json", "publication/scaling_params.json")
     files = [path for pattern in patterns for path in sorted(folder.glob(f"results/*/{pattern}"))]
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}

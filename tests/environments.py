@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,15 @@ class Rule:
     ----------
     name, script, environment
         Its name, its script if that is what it runs, its environment if it names one.
-    models
-        Whether its script loads models of kinds that are known by name only.
+    models, steps
+        Whether its script loads models or steps of adaptation, of kinds that are known by name only.
     """
 
     name: str
     script: str | None
     environment: str | None
     models: bool = False
+    steps: bool = False
 
 
 def conda_name(distribution: str) -> str:
@@ -73,14 +74,23 @@ def rules(files: Iterable[Path] = (ROOT / "Snakefile", *sorted((ROOT / "rules").
                 script = re.search(r"^    script:\s+\"\.\./workflow/scripts/(\w+\.py)\"", text, flags=re.MULTILINE)
                 environment = re.search(r"^    conda:\s+\"\.\./envs/(\w+\.yaml)\"", text, flags=re.MULTILINE)
                 models = re.search(r"^        kinds=", text, flags=re.MULTILINE) is not None
-                found.append(Rule(name[0], script and script[1], environment and environment[1], models))
+                steps = "step_kinds(" in text
+                found.append(Rule(name[0], script and script[1], environment and environment[1], models, steps))
     return found
 
 
-def third_party(path: Path) -> set[str]:
-    """Return the dotted names of the modules from other projects that a file imports, at any depth of its code."""
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and all below it that can run: what is under ``if TYPE_CHECKING`` is for type checkers alone."""
+    yield node
+    alone = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for below in node.orelse if alone else ast.iter_child_nodes(node):  # type: ignore[attr-defined]
+        yield from executed(below)
+
+
+def third_party(text: str) -> set[str]:
+    """Return the dotted names of the modules from other projects that a program imports, at any depth of its code."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in executed(ast.parse(text)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -90,5 +100,7 @@ def third_party(path: Path) -> set[str]:
 
 def imported(rule: Rule) -> set[str]:
     """Return the modules from other projects that a rule's script and the package files behind it import."""
-    roots = [SCRIPTS / (rule.script or ""), *((SCRIPTS / "pidflow/models").glob("*.py") if rule.models else ())]
-    return {name for root in roots for path in sources(root) for name in third_party(path)}
+    roots = [SCRIPTS / (rule.script or "")]
+    for folder, loaded in {"models": rule.models, "adapt/steps": rule.steps}.items():
+        roots.extend((SCRIPTS / "pidflow" / folder).glob("*.py") if loaded else ())
+    return {name for root in roots for path in sources(root) for name in third_party(path.read_text())}

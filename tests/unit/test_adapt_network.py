@@ -326,6 +326,20 @@ def test_killed_adaptation_goes_on_to_the_same_bytes(
     assert not (tmp_path / ".m.checkpoint").exists()
 
 
+def test_killed_self_training_ends_where_it_would_have(folder: Path, model: Path, tmp_path: Path) -> None:
+    """The labels change by 0.009 from the first to the second epoch."""
+    options: dict[str, Any] = {"step": "self_training", "epochs": 4, "tolerance": 0.02}
+    expected = content(adapt(folder, model, tmp_path / "whole" / "m", **options))
+    # only the first epoch is done: killed before the second begins
+    with pytest.MonkeyPatch.context() as patch:
+        step = network.step_of("self_training")
+        patch.setattr(step, "begin", dies_after(1, step.begin))  # type: ignore[attr-defined]
+        with pytest.raises(KeyboardInterrupt):
+            adapt(folder, model, tmp_path / "m", **options)
+    found = content(adapt(folder, model, tmp_path / "m", **options))
+    assert found["weights.safetensors"] == expected["weights.safetensors"]
+
+
 def test_killed_adaptation_without_an_average(folder: Path, tmp_path: Path) -> None:
     source = train(folder, tmp_path / "source", average=0.0, epochs=2)
     expected = content(adapt(folder, source, tmp_path / "whole"))

@@ -58,6 +58,7 @@ def made(kind: str, both: Domains | None = None, **settings: Any) -> Any:
     both = both or domains()
     step.others(both)
     step.networks(Sizes(WIDTH, SPECIES), both)
+    step.memory(both)
     return step
 
 
@@ -403,9 +404,7 @@ def test_unevenness_of_few_tracks_is_that_of_many_on_average() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("species", "heads"), [((), (0, 1)), ((321,), (1,)), ((211,), (0,)), ((321, 211), (0, 1)), ((999, 321), (1,))]
-)
+@pytest.mark.parametrize(("species", "heads"), [((), (0, 1)), ((321,), (1,)), ((211,), (0,)), ((321, 211), (0, 1))])
 def test_others_are_true_tracks_of_the_protected_species(species: tuple[int, ...], heads: tuple[int, ...]) -> None:
     pt = np.where(np.arange(60) % 5 == 4, np.nan, np.arange(60) + 100.0 * (np.arange(60) % 3))
     both = domains(60, pt=pt)
@@ -420,9 +419,15 @@ def test_others_are_true_tracks_of_the_protected_species(species: tuple[int, ...
         assert np.bincount(own).tolist() == [4, 4, 4, 4]
 
 
+@pytest.mark.parametrize("species", [(999,), (321, 999)])
+def test_species_that_the_model_does_not_know_is_refused(species: tuple[int, ...]) -> None:
+    with pytest.raises(PidflowError, match="the model has no certainty of species 999; correct 'species' of the step"):
+        made("decorrelate", species=species)
+
+
 @pytest.mark.parametrize(
     ("species", "pt"),
-    [((999,), np.arange(40)), ((), np.full(40, np.nan)), ((321,), np.where(np.arange(40) % 3 == 1, np.nan, 1))],
+    [((), np.full(40, np.nan)), ((321,), np.where(np.arange(40) % 3 == 1, np.nan, 1))],
 )
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 def test_species_without_a_track_to_protect_is_refused(species: tuple[int, ...], pt: Any) -> None:
@@ -627,7 +632,7 @@ def test_self_training_stops_once_labels_stay() -> None:
         probability = [self_training.certainties(logits_of(p, offset)) for p in (both.data, both.simulation.features)]
         bins = [self_training.bins_of(part, both, 2) for part in (both.data, both.simulation.features)]
         labels.append(self_training.corrected(*probability, *bins, None))
-        np.testing.assert_allclose(step._labels, labels[-1], rtol=1e-6)
+        np.testing.assert_allclose(step._labels.values, labels[-1], rtol=1e-6)
         changes.append(step.figures()["label_change"])
     assert math.isnan(changes[0])
     for number in (1, 2, 3):
@@ -649,7 +654,7 @@ def test_labels_of_data_are_the_targets_of_the_other_half() -> None:
     given = batch(rows=rows)
     loss = step.penalty(given)
     total = 0.0
-    for logits, label in zip(given.logits.detach()[HALF:].tolist(), step._labels[rows.numpy()], strict=True):
+    for logits, label in zip(given.logits.detach()[HALF:].tolist(), step._labels.values[rows].numpy(), strict=True):
         for logit, target in zip(logits, label, strict=True):
             certainty = 1 / (1 + math.exp(-logit))
             total -= target * math.log(certainty) + (1 - target) * math.log(1 - certainty)
@@ -667,7 +672,7 @@ def test_simulated_weights_count_in_the_yields() -> None:
     probability = [self_training.certainties(logits_of(part)) for part in (both.data, tracks.features)]
     bins = [self_training.bins_of(part, both, 2) for part in (both.data, tracks.features)]
     plain, weighted = (self_training.corrected(*probability, *bins, each) for each in (None, weight))
-    np.testing.assert_allclose(step._labels, weighted, rtol=1e-6)
+    np.testing.assert_allclose(step._labels.values, weighted, rtol=1e-6)
     assert np.abs(plain - weighted).max() > 5e-4
 
 

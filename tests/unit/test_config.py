@@ -12,11 +12,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from pidflow import models
+from pidflow.adapt import steps as adaptation
 from pidflow.config import check_runs, file_key, load, load_runs, validate
 from pidflow.config.document import PAGE, SCHEMA, page_text, schema_text
 from pidflow.config.models import Config
 from pidflow.errors import PidflowError
-from pidflow.models import kinds, settings_of
+from pidflow.models import kinds
 
 ROOT = Path(__file__).parents[2]
 HEADER = ("run", "period", "pass", "system", "year", "bz", "data", "simulation", "valid_from", "valid_until")
@@ -44,6 +46,13 @@ def with_models(**models: Any) -> dict[str, Any]:
     return {"models": MODELS | models}
 
 
+def candidates(**chains: list[str]) -> dict[str, Any]:
+    return {"candidates": chains}
+
+
+UNADAPTED = {"adapt": {"method": "none"}, "publish": {"model": "fse"}}
+
+
 # the configuration
 
 
@@ -58,6 +67,9 @@ def with_models(**models: Any) -> dict[str, Any]:
         "models.gbdt.tree",
         "ingest.label.colum",
         "pathvars.result",
+        "adapt.epochs",
+        "adapt.choice.flor",
+        "adapt.steps.dann.epoch",
     ],
 )
 def test_unknown_key_is_named_at_any_depth(key):
@@ -86,8 +98,13 @@ def test_unknown_key_is_named_at_any_depth(key):
         ("models.fse.optimisation.weight_decay", -1e-3),
         ("models.gbdt.leaves", 1),
         ("models.nsigma.n_sigma", 0.0),
-        ("adapt.method", "magic"),
-        ("adapt.strength", 0.0),
+        ("adapt.candidates.dann", "dann"),
+        ("adapt.choice.floor", 1.0),
+        ("adapt.choice.best_domain_auc", 0.0),
+        ("adapt.choice.significance", -0.1),
+        ("adapt.steps.dann.epochs", 0),
+        ("adapt.steps.dann.learning_rate", 0.0),
+        ("example.shifts.900001", "huge"),
         ("evaluate.bootstrap", 19),
         ("evaluate.confidence", 1.0),
         ("evaluate.image_format", "gif"),
@@ -128,6 +145,11 @@ def test_value_out_of_bounds_names_its_key(key, value):
         ("models.deep_ensemble.members", 2),
         ("evaluate.bootstrap", 20),
         ("species", (11, -11)),
+        ("adapt.choice.significance", 0.0),
+        ("adapt.steps.dann.epochs", 1),
+        ("adapt.method", "dann"),
+        ("adapt.method", "self_trained"),
+        ("example.shifts", {900001: "moderate"}),
     ],
 )
 def test_value_at_the_bound_is_accepted(key, value):
@@ -168,7 +190,10 @@ def test_value_at_the_bound_is_accepted(key, value):
         (with_models(net=7), "'net'"),
         (with_models(**{"Net-2": {"kind": "fse"}}), "key 'models.Net-2' is not valid: String should match pattern"),
         (with_models(**{"../net": {"kind": "fse"}}), "String should match pattern"),
-        (with_models(blend={}, gbdt=None, fse={"kind": "blend", "members": ["blend", "gbdt"]}), "is made of itself"),
+        (
+            with_models(blend={}, gbdt=None, fse={"kind": "blend", "members": ["blend", "gbdt"]}) | UNADAPTED,
+            "is made of itself",
+        ),
         (with_models(a={"kind": "blend", "members": ["a", "fse"]}), "'models.a' is made of itself by way of a"),
         (
             with_models(
@@ -186,6 +211,55 @@ def test_value_at_the_bound_is_accepted(key, value):
         ({"species": [211, 13]}, r"names \[13\]; known are"),
         ({"species": [211, -211, 211]}, "names a code twice"),
         ({"adapt": {"method": "none"}}, "choose another model or a method"),
+        ({"adapt": {"method": "magic"}}, "'method' magic is no candidate; choose auto, none or one of 'candidates'"),
+        (
+            {"adapt": {"method": "calibrate_response"} | candidates(own=["calibrate_response", "dann"])},
+            "'method' calibrate_response is no candidate",
+        ),
+        ({"adapt": candidates(own=["lstm"])}, "'candidates.own' names lstm, which is no entry of 'steps'"),
+        ({"adapt": candidates(own=["dann", "lstm"])}, "'candidates.own' names lstm, which is no entry of 'steps'"),
+        ({"adapt": candidates(own=[])}, "'candidates.own' has no step; name some, or remove it"),
+        (
+            {"adapt": candidates(own=["dann", "calibrate_response", "reweight"])},
+            "'candidates.own' changes the sample after a step that trains; put calibrate_response, reweight first",
+        ),
+        ({"adapt": candidates(none=["dann"])}, "'candidates.none' has a name with a meaning of its own"),
+        ({"adapt": candidates(auto=["dann"])}, "'candidates.auto' has a name with a meaning of its own"),
+        ({"adapt": candidates(adapted=["dann"])}, "'candidates.adapted' has a name with a meaning of its own"),
+        ({"adapt": candidates(Own=["dann"])}, "String should match pattern"),
+        (
+            {"adapt": candidates(one=["calibrate_response", "dann"], two=["calibrate_response", "dann"])},
+            "two entries of 'candidates' have the same steps; remove one",
+        ),
+        # 'two' starts with a step whose own name another candidate has
+        (
+            {"adapt": candidates(calibrate_response=["dann"], two=["calibrate_response", "mmd"])},
+            "calibrate_response",
+        ),
+        (
+            {
+                "adapt": candidates(one=["a", "b_c", "mmd"], two=["a_b", "c", "mmd"])
+                | {"steps": {name: {"kind": "dann"} for name in ("a", "b_c", "a_b", "c")}}
+            },
+            "a_b_c",
+        ),
+        (
+            {"adapt": candidates(own=["adapted", "mmd"]) | {"steps": {"adapted": {"kind": "dann"}}}},
+            "adapted.* has a name with a meaning of its own",
+        ),
+        (
+            {"adapt": {"steps": {"own": {}}}},
+            f"'own' is of the unknown kind 'own'; set its 'kind' to one of {', '.join(adaptation.kinds())}",
+        ),
+        ({"adapt": {"steps": {"own": {"kind": "base"}}}}, "'own' is of the unknown kind 'base'"),
+        ({"adapt": {"steps": {"own": 7}}}, "'own'"),
+        ({"adapt": {"steps": {"Own": {"kind": "dann"}}}}, "key 'adapt.steps.Own' is not valid: String should match"),
+        ({"adapt": {"model": "gbdt"}}, "'adapt.candidates.dann' trains a network further, and 'adapt.model' gbdt is"),
+        (
+            {"adapt": {"model": "gbdt"} | candidates(own=["calibrate_response", "self_training"])},
+            "'adapt.candidates.own' trains a network further, and 'adapt.model' gbdt is none; name a network",
+        ),
+        ({"adapt": {"model": "nsigma"} | candidates(own=["calibrate_response"])}, "nsigma.* has no ONNX graph"),
     ],
 )
 def test_rules_between_keys(content, sentence):
@@ -211,6 +285,118 @@ def test_error_in_a_model_names_its_key_alone():
         validate(with_models(net={"kind": "fse", "network": {"width_": 8}}), "here")
 
 
+def test_error_in_a_step_names_its_key_alone():
+    with pytest.raises(PidflowError, match=r"key 'adapt\.steps\.long\.epochs' is not valid: Input should be greater"):
+        validate({"adapt": {"steps": {"long": {"kind": "dann", "epochs": 0}}}}, "here")
+    with pytest.raises(PidflowError, match=r"key 'adapt\.steps\.long\.epoch' is not a known key"):
+        validate({"adapt": {"steps": {"long": {"kind": "dann", "epoch": 3}}}}, "here")
+
+
+def test_steps_are_of_the_kind_of_their_name_unless_they_say_otherwise():
+    steps = {"long": {"kind": "dann", "epochs": 80}, "mmd": None, "mcc": {"epochs": 3}}
+    config = validate({"adapt": {"steps": steps}}, "here")
+    found = config.adapt.steps
+    # every kind has an entry of its name, whether it is given or not
+    assert {name: entry.kind for name, entry in found.items()} == {"long": "dann"} | {
+        kind: kind for kind in adaptation.kinds()
+    }
+    assert len(found) == len(adaptation.kinds()) + 1
+    dumped = config.model_dump(mode="json")["adapt"]["steps"]
+    assert [dumped[name]["epochs"] for name in ("long", "mcc", "dann", "mmd")] == [80, 3, 8, 8]
+    assert validate(config.model_dump(mode="json"), "here") == config
+    assert validate({"adapt": {"steps": {}}}, "here") == Config()
+
+
+CHAINS: dict[str, Any] = {
+    "candidates": {
+        "dann": ["dann"],
+        "both": ["calibrate_response", "reweight", "self_training", "dann"],
+        "morphed": ["quantile_morph", "mmd"],
+        "calibrated": ["calibrate_response"],
+    }
+}
+
+
+def test_what_a_list_of_steps_starts_with_is_a_candidate_too():
+    adapt = validate({"adapt": CHAINS}, "here").adapt
+    assert adapt.chains == {
+        "calibrated": ("calibrate_response",),
+        "dann": ("dann",),
+        "quantile_morph": ("quantile_morph",),
+        "calibrate_response_reweight": ("calibrate_response", "reweight"),
+        "morphed": ("quantile_morph", "mmd"),
+        "calibrate_response_reweight_self_training": ("calibrate_response", "reweight", "self_training"),
+        "both": ("calibrate_response", "reweight", "self_training", "dann"),
+    }
+    # what comes before lies before
+    assert [len(steps) for steps in adapt.chains.values()] == [1, 1, 1, 2, 2, 3, 4]
+    assert {name: adapt.before(name) for name in adapt.chains} == {
+        "calibrated": None,
+        "dann": None,
+        "quantile_morph": None,
+        "calibrate_response_reweight": "calibrated",
+        "morphed": "quantile_morph",
+        "calibrate_response_reweight_self_training": "calibrate_response_reweight",
+        "both": "calibrate_response_reweight_self_training",
+    }
+    assert {name: adapt.sample_of(name) for name in adapt.chains} == {
+        "calibrated": "calibrated",
+        "dann": None,
+        "quantile_morph": "quantile_morph",
+        "calibrate_response_reweight": "calibrate_response_reweight",
+        "morphed": "quantile_morph",
+        "calibrate_response_reweight_self_training": "calibrate_response_reweight",
+        "both": "calibrate_response_reweight",
+    }
+    assert [adapt.last(name).kind for name in ("both", "morphed", "calibrated")] == [
+        "dann",
+        "mmd",
+        "calibrate_response",
+    ]
+    assert all(adapt.changes_sample(step) for step in ("calibrate_response", "quantile_morph", "tune_on_data"))
+    assert not any(adapt.changes_sample(step) for step in ("dann", "mmd", "self_training", "decorrelate"))
+
+
+def test_order_of_candidates_does_not_matter():
+    turned = dict(reversed(CHAINS["candidates"].items()))
+    one, other = (
+        validate({"adapt": {"candidates": each}}, "here").adapt.chains for each in (CHAINS["candidates"], turned)
+    )
+    assert list(one.items()) == list(other.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [
+        ("none", []),
+        ("dann", ["dann"]),
+        ("calibrated", ["calibrated"]),
+        ("morphed", ["quantile_morph", "morphed"]),
+        (
+            "both",
+            ["calibrated", "calibrate_response_reweight", "calibrate_response_reweight_self_training", "both"],
+        ),
+        (
+            "auto",
+            ["calibrated", "dann", "quantile_morph", "calibrate_response_reweight", "morphed",
+             "calibrate_response_reweight_self_training", "both"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_method_needs_its_candidate_with_its_starts(method, used):
+    config = validate({"adapt": CHAINS | {"method": method}, "publish": {"model": "fse"}}, "here")
+    assert list(config.adapt.used) == used
+    assert config.adapt.used.items() <= config.adapt.chains.items()
+    assert config.candidates == {f"fse_{name}": name for name in used}
+
+
+def test_trees_are_adapted_by_samples_alone():
+    chains = candidates(own=["calibrate_response", "reweight"], trained=["calibrate_response", "dann"])
+    config = validate({"adapt": {"model": "gbdt", "method": "own"} | chains}, "here")
+    assert config.candidates == {"gbdt_calibrate_response": "calibrate_response", "gbdt_own": "own"}
+    assert (config.adapted, config.published) == ("gbdt_adapted", "gbdt_adapted")
+
+
 def test_models_are_of_the_kind_of_their_name_unless_they_say_otherwise():
     config = validate(with_models(fse=None, net={"kind": "fse", "network": {"width": 6}}, tabm={"members": 3}), "here")
     assert {name: entry.kind for name, entry in config.models.items()} == {
@@ -222,18 +408,27 @@ def test_models_are_of_the_kind_of_their_name_unless_they_say_otherwise():
     assert validate(config.model_dump(mode="json"), "here") == config
 
 
+ADAPTED = ("fse_calibrated", "fse_dann", "fse_self_trained", "fse_adapted")
+
+
 @pytest.mark.parametrize(
     ("content", "adapted", "compared", "published"),
     [
-        ({}, "fse_dann", ("nsigma", "gbdt", "fse", "fse_dann"), "fse_dann"),
-        ({"publish": {"model": "gbdt"}}, "fse_dann", ("nsigma", "gbdt", "fse", "fse_dann"), "gbdt"),
+        ({}, "fse_adapted", ("nsigma", "gbdt", "fse", *ADAPTED), "fse_adapted"),
+        ({"publish": {"model": "gbdt"}}, "fse_adapted", ("nsigma", "gbdt", "fse", *ADAPTED), "gbdt"),
+        (
+            {"adapt": {"method": "self_trained"}},
+            "fse_adapted",
+            ("nsigma", "gbdt", "fse", "fse_calibrated", "fse_self_trained", "fse_adapted"), "fse_adapted",
+        ),
         (
             {"publish": {"model": "fse"}, "adapt": {"method": "none", "model": "nowhere"}},
             None, ("nsigma", "gbdt", "fse"), "fse",
         ),
         (
-            with_models(net={"kind": "fse"}) | {"adapt": {"model": "net"}, "evaluate": {"methods": ["gbdt"]}},
-            "net_dann", ("gbdt", "net_dann"), "net_dann",
+            with_models(net={"kind": "fse"})
+            | {"adapt": {"model": "net", "method": "dann"}, "evaluate": {"methods": ["gbdt"]}},
+            "net_adapted", ("gbdt", "net_dann", "net_adapted"), "net_adapted",
         ),
     ],
 )  # fmt: skip
@@ -242,11 +437,16 @@ def test_models_that_are_adapted_compared_and_published(content, adapted, compar
     assert (config.adapted, config.compared, config.published) == (adapted, compared, published)
 
 
-def test_name_of_the_adapted_network_is_taken():
-    """Both would be written to one folder; and 'adapted' already means that network."""
-    for name in ("fse_dann", "adapted"):
-        with pytest.raises(PidflowError, match=name):
+def test_names_of_adapted_models_are_taken():
+    """Both would be written to one folder; and 'adapted' already means the chosen one."""
+    for name in (*ADAPTED, "adapted"):
+        with pytest.raises(PidflowError, match=f"'models.{name}' has a name that stands for another model"):
             validate(with_models(**{name: {"kind": "gbdt"}}), "here")
+    chains = candidates(own=["calibrate_response", "dann"])
+    with pytest.raises(PidflowError, match=r"'models\.fse_calibrate_response' has a name"):
+        validate(with_models(fse_calibrate_response={"kind": "gbdt"}) | {"adapt": chains}, "here")
+    # a candidate that is not made takes no name
+    validate(with_models(fse_dann={"kind": "gbdt"}) | {"adapt": {"method": "calibrated"}}, "here")
 
 
 def test_needs_of_a_blend_are_its_members():
@@ -309,16 +509,16 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def keys_of_kinds() -> Iterator[tuple[str, str]]:
-    """Yield each kind of model with each key of its entries."""
-    for kind in kinds():
-        yield from ((kind, key) for key in leaves(settings_of(kind)) if key.rsplit(".", 1)[-1] != "kind")
+def keys_of_kinds(found: Any = models) -> Iterator[tuple[str, str]]:
+    """Yield each kind of model, or of step, with each key of its entries."""
+    for kind in found.kinds():
+        yield from ((kind, key) for key in leaves(found.settings_of(kind)) if key.rsplit(".", 1)[-1] != "kind")
 
 
 def test_every_key_is_read_somewhere():
     code = [ROOT / "Snakefile", *ROOT.glob("rules/*.smk"), *ROOT.glob("workflow/scripts/**/*.py")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in code if path.name != "models.py")
-    keys = [*leaves(Config), *(key for _, key in keys_of_kinds())]
+    keys = [*leaves(Config), *(key for found in (models, adaptation) for _, key in keys_of_kinds(found))]
     # sizes of networks are handed on as a whole
     sizes = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("workflow/scripts/pidflow/networks/*.py"))
     keys = [key for key in keys if not re.search(rf"\b{key.rsplit('.', 1)[-1]}: ", sizes)]
@@ -337,11 +537,13 @@ def test_every_key_of_the_default_file_is_a_key_of_the_configuration():
     given = list(paths(yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))))
     assert given
     known = {*leaves(Config), *(f"{kind}:{key}" for kind, key in keys_of_kinds())}
-    models = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["models"]
+    entries = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["models"]
     for key in given:
         block, name, *rest = [*key.split("."), ""]
         if block == "models" and rest != ["kind", ""]:
-            key = f"{models[name].get('kind', name)}:{'.'.join(rest[:-1])}"
+            key = f"{entries[name].get('kind', name)}:{'.'.join(rest[:-1])}"
+        # names of candidates are free
+        key = re.sub(r"^adapt\.candidates\.\w+$", "adapt.candidates", key)
         assert key in known or rest == ["kind", ""], key
 
 
@@ -349,9 +551,10 @@ def test_page_lists_every_key():
     page = page_text()
     missing = [key for key in leaves(Config) if f"| `{key}` |" not in page]
     assert not missing
-    parts = {kind: page.partition(f"\n### {kind}\n")[2].partition("\n#")[0] for kind in kinds()}
-    assert all(parts.values())
-    assert [pair for pair in keys_of_kinds() if f"| `{pair[1]}` |" not in parts[pair[0]]] == []
+    for found in (models, adaptation):
+        parts = {kind: page.partition(f"\n### {kind}\n")[2].partition("\n#")[0] for kind in found.kinds()}
+        assert all(parts.values())
+        assert [pair for pair in keys_of_kinds(found) if f"| `{pair[1]}` |" not in parts[pair[0]]] == []
     assert [name for name in HEADER if f"| `{name}` |" not in page] == []
 
 
@@ -611,7 +814,6 @@ def test_shipped_run_table():
 
 
 CLOSURE = {"closure": {"truth": "{folder}/{stem}.truth.parquet"}}
-UNADAPTED = {"adapt": {"method": "none"}, "publish": {"model": "fse"}}
 
 
 @pytest.mark.parametrize(

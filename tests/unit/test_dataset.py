@@ -15,7 +15,7 @@ from pidflow import parquet
 from pidflow.config.models import Dataset, Masks, Selection, Split
 from pidflow.dataset.build import build_dataset, n_sigma
 from pidflow.dataset.response import fit_response, read_response, robust_width
-from pidflow.dataset.selection import apply_masks, cut_results, require_columns
+from pidflow.dataset.selection import PROMPT_CUTS, apply_masks, cut_results, require_columns
 from pidflow.dataset.split import split_of
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, sha256, write_json
@@ -24,6 +24,7 @@ from pidflow.physics import SPECIES
 from pidflow.publish.o2 import O2PidModel, O2Tracks
 from pidflow.response import TofResponse, TpcResponse
 from pidflow.tracks import DATASET_COLUMNS, DETECTOR_PATTERNS, O2_MASKED, ROW_ID, o2_label, schema
+from pidflow.v0s import schema as v0_schema
 
 ALL = tuple(Selection.model_fields)
 NAN = math.nan
@@ -349,8 +350,8 @@ SETTINGS = Dataset(selection=Selection(eta_max=0.8, dca_z_max=1.5), masks=Masks(
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], pa.Table, dict[str, Any]]:
-    """Rows of two small track tables, the dataset made of them, and its account."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small track tables, the dataset and the probes made of them, and their account."""
     folder = tmp_path_factory.mktemp("dataset")
     tables = [make_tracks(1500, seed=seed, source=f"{seed}.root") for seed in (8, 9)]
     paths = [
@@ -369,6 +370,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
             "tof": {"resolution": TOF.resolution, "momentum_term": TOF.momentum_term},
         },
     )
+    tracks = pa.concat_tables(tables)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "_BATCH_ROWS", 700)
         build_dataset(
@@ -378,12 +380,42 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
             folder / "out.parquet",
             folder / "quality.json",
             settings=SETTINGS,
+            v0s=[
+                write_v0s(tracks.take(pa.array(legs)), folder / f"{number}.v0s.parquet")
+                for number, legs in enumerate(LEGS)
+            ],
+            probes=folder / "probes.parquet",
         )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path) -> tuple[list[dict[str, Any]], pa.Table, dict[str, Any]]:
+    """Rows of the track tables, the dataset made of them, and its account."""
     return (
-        pa.concat_tables(tables).to_pylist(),
+        pa.concat_tables([pq.read_table(folder / f"{n}.parquet") for n in (0, 1)]).to_pylist(),
         pq.read_table(folder / "out.parquet"),
         read_json(folder / "quality.json"),
     )
+
+
+# legs by their row in both track tables, in no order; one is a leg of candidates in both V0 tables
+LEGS = (
+    [*np.random.default_rng(0).permutation(1500)[:700].tolist(), 1700],
+    [1700, *(1500 + np.random.default_rng(1).permutation(1500)[:700]).tolist()],
+)
+
+
+def write_v0s(legs: pa.Table, path: Path) -> Path:
+    """Write a V0 table in which each track is a leg of two candidates."""
+    rows = pa.concat_tables([legs, legs])
+    own = [*ROW_ID, "run", "collision_id"]
+    columns = [
+        rows[field.name].cast(field.type) if field.name in own else pa.nulls(len(rows), field.type)
+        for field in v0_schema()
+    ]
+    pq.write_table(pa.table(columns, schema=v0_schema()), path)
+    return path
 
 
 def cuts_of(track: dict[str, Any]) -> list[tuple[str, bool]]:
@@ -477,6 +509,85 @@ def test_quality_account(built):
     split = split_of(np.array([track["collision_id"] for track in alive], np.uint64), Split())
     assert dataset["split"].to_pylist() == split.tolist()
     assert quality["sets"] == {name: int((split == name).sum()) for name in ("train", "validation", "test")}
+
+
+# probes
+
+
+def test_probes_are_the_legs_that_fail_prompt_cuts_at_most(built, folder):
+    tracks, dataset, _ = built
+    probes = pq.read_table(folder / "probes.parquet")
+    legs = {number for part in LEGS for number in part}
+    passed = [all(good for name, good in cuts_of(track) if name not in PROMPT_CUTS) for track in tracks]
+    expected = [track for number, track in enumerate(tracks) if number in legs and passed[number]]
+    assert probes.schema.equals(schema(DATASET_COLUMNS))
+    # each once, in the order of the track tables
+    ids = [tuple(track[name] for name in ROW_ID) for track in expected]
+    assert list(zip(*(probes[name].to_pylist() for name in ROW_ID), strict=True)) == ids
+    assert 400 < len(ids) == len(set(ids)) < len(legs)
+    # some fail a prompt cut, for each of them; some fail another; others are no legs
+    for name in PROMPT_CUTS:
+        assert any(not dict(cuts_of(track))[name] for track in expected)
+    assert len(legs) > len(ids) and sum(passed) > len(ids)
+    # a track that both hold is the same in both, masks and nσ included
+    both = set(ids) & set(zip(*(dataset[name].to_pylist() for name in ROW_ID), strict=True))
+    assert 50 < len(both) < len(ids)
+    rows = [{tuple(row[name] for name in ROW_ID): row for row in table.to_pylist()} for table in (dataset, probes)]
+    assert all(rows[0][each] == rows[1][each] for each in both)
+
+
+def test_probes_have_the_set_of_their_collision_and_the_masks(built, folder):
+    probes = pq.read_table(folder / "probes.parquet")
+    assert probes["split"].to_pylist() == split_of(probes["collision_id"].to_numpy(), Split()).tolist()
+    assert set(probes["split"].to_pylist()) == {"train", "validation", "test"}
+    sets: dict[int, set[str]] = {}
+    for table in (built[1], probes):
+        for collision, name in zip(table["collision_id"].to_pylist(), table["split"].to_pylist(), strict=True):
+            sets.setdefault(collision, set()).add(name)
+    assert all(len(names) == 1 for names in sets.values())
+    below = probes["p"].to_numpy() < np.float32(SETTINGS.masks.tof)
+    assert below.any() and not probes["has_tof"].to_numpy()[below].any()
+    assert np.isnan(probes["beta"].to_numpy()[below]).all()
+
+
+def test_probes_leave_dataset_and_account_as_they_are(built, folder, tmp_path):
+    build_dataset(
+        [folder / "0.parquet", folder / "1.parquet"], folder / "response.json", inputs_file(tmp_path),
+        tmp_path / "out.parquet", tmp_path / "quality.json", settings=SETTINGS,
+    )  # fmt: skip
+    assert pq.read_table(tmp_path / "out.parquet").equals(built[1])
+    assert read_json(tmp_path / "quality.json") == built[2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inputs.json", "out.parquet", "quality.json"]
+
+
+@pytest.mark.parametrize("tables", ["none", "without rows", "of other files"])
+def test_no_legs_give_no_probes(folder, tmp_path, tables):
+    other = make_tracks(100, source="other.root")
+    v0s = {
+        "none": lambda: [],
+        "without rows": lambda: [write_v0s(other.slice(0, 0), tmp_path / "v0s.parquet")],
+        "of other files": lambda: [write_v0s(other, tmp_path / "v0s.parquet")],
+    }[tables]()
+    build_dataset(
+        [folder / "0.parquet"], folder / "response.json", inputs_file(tmp_path), tmp_path / "out.parquet",
+        tmp_path / "quality.json", settings=SETTINGS, v0s=v0s, probes=tmp_path / "probes.parquet",
+    )  # fmt: skip
+    probes = pq.read_table(tmp_path / "probes.parquet")
+    assert probes.num_rows == 0 and probes.schema.equals(schema(DATASET_COLUMNS))
+    assert pq.read_metadata(tmp_path / "out.parquet").num_rows > 100
+
+
+def test_legs_do_not_save_a_run_without_tracks(folder, tmp_path):
+    """Every leg passes but for prompt cuts, and nothing else is left: an error, and no file."""
+    tracks = pq.read_table(folder / "0.parquet")
+    settings = Dataset(selection=Selection(dca_z_max=1e-9))
+    v0s = [write_v0s(tracks, tmp_path / "v0s.parquet")]
+    with pytest.raises(PidflowError, match="no track passes the selection"):
+        build_dataset(
+            [folder / "0.parquet"], folder / "response.json", inputs_file(tmp_path), tmp_path / "out.parquet",
+            tmp_path / "quality.json", settings=settings, v0s=v0s, probes=tmp_path / "probes.parquet",
+        )  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inputs.json", "v0s.parquet"]
 
 
 INPUTS = {

@@ -61,7 +61,7 @@ def test_module_behind_everything(tree):
 
 
 def test_transitive_import_inside_functions(tree):
-    # adapt_model.py → (in its block) train.adapt → train.dann → train.network → networks.calibration
+    # adapt_model.py → (in its block) adapt.network → train.network → networks.calibration
     changed = changed_by(tree, "pidflow/networks/calibration.py")
     assert "adapt_model.py" in changed
     assert not changed & {"ingest_files.py", "build_dataset.py", "fit_response.py", "plot_run.py"}
@@ -72,6 +72,8 @@ def test_a_stage_leaves_earlier_stages_alone(tree):
     assert {"adapt_model.py", "publish_model.py"} <= changed
     earlier = {"ingest_files.py", "simulate_ao2d.py", "check_inputs.py", "build_dataset.py", "select_features.py"}
     assert not changed & earlier
+    changed = changed_by(tree, "pidflow/adapt/sample.py", "pidflow/adapt/network.py", "pidflow/adapt/choice/select.py")
+    assert changed == {"adapt_sample.py", "adapt_model.py", "select_model.py"}
 
 
 KINDS = tuple(sorted(path.stem for path in (SCRIPTS / "pidflow/models").glob("[!_]*.py")))
@@ -99,6 +101,59 @@ def test_model_changes_the_digest_of_its_own_kind(tree, script, file, kinds):
     (tree / file).write_text((tree / file).read_text(encoding="utf-8") + "\n# a change\n", encoding="utf-8")
     after = of_kinds()
     assert {kind for kind in before if before[kind] != after[kind]} == kinds
+
+
+STEPS = tuple(sorted(path.stem for path in (SCRIPTS / "pidflow/adapt/steps").glob("[!_]*.py") if path.stem != "base"))
+
+
+@pytest.mark.parametrize("program", ["adapt_sample.py", "adapt_model.py fse"])
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    [
+        ("pidflow/adapt/steps/dann.py", {"dann"}),
+        ("pidflow/adapt/steps/calibrate_response.py", {"calibrate_response"}),
+        ("pidflow/adapt/response/calibration.py", {"calibrate_response"}),
+        ("pidflow/adapt/response/matching.py", {"calibrate_response"}),
+        ("pidflow/adapt/reversal.py", {"dann", "cdan", "decorrelate"}),
+        ("pidflow/adapt/steps/base.py", set(STEPS)),
+        ("pidflow/adapt/steps/__init__.py", set(STEPS)),
+    ],
+)
+def test_step_changes_the_digest_of_its_own_kind(tree, program, file, kinds):
+    def of_kinds() -> dict[str, str]:
+        forget()
+        return {kind: module.digest(f"{program} adapt.steps.{kind}") for kind in STEPS}
+
+    before = of_kinds()
+    assert len(set(before.values())) == len(before) >= 8
+    (tree / file).write_text((tree / file).read_text(encoding="utf-8") + "\n# a change\n", encoding="utf-8")
+    after = of_kinds()
+    assert {kind for kind in before if before[kind] != after[kind]} == kinds
+
+
+def test_a_step_leaves_training_alone(tree):
+    def of_training() -> dict[str, str]:
+        forget()
+        return {name: module.digest(f"{name} fse") for name in ("train_model.py", "score_tracks.py", "export_model.py")}
+
+    before = of_training()
+    for file in (
+        *(f"steps/{kind}.py" for kind in STEPS),
+        "sample.py",
+        "network.py",
+        "response/fit.py",
+        "choice/select.py",
+    ):
+        path = tree / "pidflow/adapt" / file
+        path.write_text(path.read_text(encoding="utf-8") + "\n# a change\n", encoding="utf-8")
+    assert of_training() == before
+
+
+def test_digest_of_model_and_step(tree):
+    both = module.digest("adapt_model.py fse adapt.steps.dann")
+    others = ("adapt_model.py fse", "adapt_model.py adapt.steps.dann", "adapt_model.py fse adapt.steps.mmd")
+    assert both not in {module.digest(program) for program in (*others, "adapt_model.py tabm adapt.steps.dann")}
+    assert both == module.digest("adapt_model.py adapt.steps.dann fse")
 
 
 def test_digest_of_several_kinds(tree):

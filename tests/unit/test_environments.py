@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from environments import ENVIRONMENTS, ROOT, SCRIPTS, Rule, conda_name, differing, imported, locked, pins, rules
+from environments import (
+    ENVIRONMENTS,
+    ROOT,
+    SCRIPTS,
+    Rule,
+    conda_name,
+    differing,
+    imported,
+    locked,
+    pins,
+    rules,
+    third_party,
+)
 
 DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "xgboost": "xgboost-cpu"}
 LOCK = ROOT / "requirements.lock"
@@ -46,6 +58,44 @@ def test_rule_without_an_environment_is_noticed(tmp_path: Path) -> None:
 
 def test_every_script_has_a_rule() -> None:
     assert {rule.script for rule in rules()} == {path.name for path in SCRIPTS.glob("*.py")}
+
+
+PROGRAM = """
+import one.deep, sys
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import never
+    if sys.platform:
+        from never.deep import thing
+else:
+    import two
+if not TYPE_CHECKING:
+    import three
+def function():
+    if sys.platform:
+        from four import thing
+    class Inner:
+        import five
+        from pidflow import six
+        if TYPE_CHECKING:
+            from never import other
+"""
+
+
+def test_imports_for_type_checkers_are_not_needed() -> None:
+    assert third_party(PROGRAM) == {"one.deep", "two", "three", "four", "five"}
+
+
+def test_scripts_that_load_by_name_need_what_is_loaded() -> None:
+    found = {rule.name: rule for rule in rules()}
+    of_models = {"train_model", "adapt_model", "select_model", "plot_adaptation", "score_simulation", "export_model"}
+    assert of_models <= {name for name, rule in found.items() if rule.models}
+    assert {name for name, rule in found.items() if rule.steps} == {"adapt_sample", "adapt_model"}
+    for name in (*of_models, "adapt_sample"):
+        assert found[name].environment == "models.yaml" and "torch" in imported(found[name])
+    # what only one step imports, and only inside its methods
+    alone = Rule("alone", "adapt_sample.py", "models.yaml")
+    assert imported(alone) < imported(found["adapt_sample"])
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)

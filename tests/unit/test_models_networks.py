@@ -60,6 +60,11 @@ def fitted(name: str, tmp_path_factory: pytest.TempPathFactory) -> Model[Any]:
     return fit(tmp_path_factory.mktemp(name) / "model", NETWORKS[name], TRAIN, VALIDATION)
 
 
+def merge(settings: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with some of another value."""
+    return settings | {key: settings[key] | value for key, value in change.items()}
+
+
 def incomplete(features: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.isnan(features).any(axis=1)
 
@@ -102,6 +107,58 @@ def test_certainties_tell_species_apart(name: str, fitted: Model[Any]) -> None:
             assert min(areas) > 0.75, areas
     shares = TEST.labels[~unscored].mean(axis=0)
     np.testing.assert_allclose(scored.mean(axis=0), shares, atol=0.05)
+
+
+def halves(seed: int, count: int) -> tuple[Tracks, Tracks]:
+    """Return tracks, and the same with each second one's label turned to the other species."""
+    tracks = sample(count, seed)
+    labels = tracks.labels.copy()
+    labels[1::2] = labels[1::2, ::-1]
+    return tracks, Tracks(tracks.features, labels)
+
+
+def test_tracks_of_no_weight_teach_nothing(name: str, tmp_path: Path) -> None:
+    """With them the species cannot be told apart; by the weights they are not there."""
+    sets = [halves(0, 4000)[1], halves(1, 1200)[1]]
+    weighted = [Tracks(part.features, part.labels, np.tile(np.float32([2.0, 0.0]), len(part) // 2)) for part in sets]
+    settings = merge(NETWORKS[name], {"optimisation": {"epochs": 6, "patience": 6}})
+    areas, shares = [], []
+    for number, (train, validation) in enumerate((sets, weighted)):
+        certainty = fit(tmp_path / str(number), settings, train, validation).score(TEST.features)
+        scored = ~np.isnan(certainty).any(axis=1)
+        areas.append([roc_auc_score(TEST.labels[scored, n], certainty[scored, n]) for n in range(2)])
+        shares.append(certainty[scored].mean(axis=0))
+    assert min(areas[1]) > 0.75 and min(np.subtract(areas[1], areas[0])) > 0.05, areas
+    complete = ~incomplete(TEST.features) if name == "mlp_delete" else slice(None)
+    np.testing.assert_allclose(shares[1], TEST.labels[complete].mean(axis=0), atol=0.06)
+
+
+def test_weights_move_certainties_as_repetitions_do(name: str, tmp_path: Path) -> None:
+    """Tracks of one species count three times: by weights, by repetition."""
+
+    def counts_of(tracks: Tracks) -> NDArray[np.int64]:
+        return np.where(tracks.labels[:, 0] == 1, 3, 1)
+
+    def weighed(tracks: Tracks) -> tuple[Tracks, Tracks]:
+        counts = counts_of(tracks)
+        weights = (counts / counts.mean()).astype(np.float32)
+        rows = np.repeat(np.arange(len(tracks)), counts)
+        return Tracks(tracks.features, tracks.labels, weights), Tracks(tracks.features[rows], tracks.labels[rows])
+
+    plain = fit(tmp_path / "plain", NETWORKS[name], TRAIN, VALIDATION).score(TEST.features)
+    answers = []
+    for number, (train, validation) in enumerate(zip(weighed(TRAIN), weighed(VALIDATION), strict=True)):
+        # as many steps, each of as many different tracks
+        batch = round(NETWORKS[name]["optimisation"]["batch"] * len(train) / len(TRAIN))
+        settings = merge(NETWORKS[name], {"optimisation": {"batch": batch}})
+        answers.append(fit(tmp_path / str(number), settings, train, validation).score(TEST.features))
+    scored = ~np.isnan(plain).any(axis=1)
+    counts = counts_of(TEST)[scored]
+    shares = [np.average(answer[scored], axis=0, weights=counts) for answer in (plain, *answers)]
+    truth = np.average(TEST.labels[scored], axis=0, weights=counts)
+    assert np.abs(shares[0] - truth).max() > 0.035
+    np.testing.assert_allclose(shares[1], truth, atol=0.035)
+    np.testing.assert_allclose(shares[1], shares[2], atol=0.03)
 
 
 def test_score_of_a_track_does_not_depend_on_others(fitted: Model[Any]) -> None:

@@ -336,6 +336,81 @@ def test_broken_model_directory_is_named(name: str, tmp_path: Path, content: byt
         model(tmp_path, name).score(sample(3, 0).features)
 
 
+def doubled(tracks: Tracks) -> tuple[Tracks, Tracks]:
+    """Return tracks of which those of one species count twice: by weights, by repetition."""
+    counts = np.where(tracks.labels[:, 0] == 1, 2, 1)
+    rows = np.repeat(np.arange(len(tracks)), counts)
+    weighted = Tracks(tracks.features, tracks.labels, counts.astype(np.float32))
+    return weighted, Tracks(tracks.features[rows], tracks.labels[rows])
+
+
+def test_weights_are_repetitions(name: str, tmp_path: Path) -> None:
+    # what is left to the number of rows, not to their weights, must not matter: the smallest leaf, which rows are drawn
+    changes = {"min_leaf": 1, "trees": 200} if name == "random_forest" else {"trees": 30, "leaves": 4}
+    (train, more), (validation, more_validation) = doubled(sample(3000, 0)), doubled(sample(1000, 1))
+    plain = fit(
+        tmp_path / "plain", name, replace(train, weights=None), replace(validation, weights=None), **changes
+    )  # fmt: skip
+    weighted = fit(tmp_path / "weighted", name, train, validation, **changes)
+    repeated = fit(tmp_path / "repeated", name, more, more_validation, **changes)
+    rows = sample(2000, 12).features
+    answers = [made.score(rows) for made in (plain, weighted, repeated)]
+    off, moved = (float(np.abs(answer - answers[2]).mean()) for answer in (answers[1], answers[0]))
+    # a forest draws other rows in each case
+    assert moved > 0.02 and off < (0.8 if name == "random_forest" else 0.5) * moved, (off, moved)
+    # on the whole they agree better than track by track
+    means = [answer.mean(axis=0) for answer in answers]
+    assert np.abs(means[1] - means[2]).max() < 0.3 * np.abs(means[0] - means[2]).max(), means
+
+
+def test_equal_weights_are_none(name: str, tmp_path: Path) -> None:
+    train, validation = sample(800, 0), sample(300, 1)
+    fit(tmp_path / "plain", name, train, validation, trees=5)
+    ones = (replace(part, weights=np.ones(len(part), np.float32)) for part in (train, validation))
+    fit(tmp_path / "ones", name, *ones, trees=5)
+    rows = sample(500, 2).features
+    answers = [model(tmp_path / folder, name, trees=5).score(rows) for folder in ("plain", "ones")]
+    if name == "random_forest":
+        # rows are drawn by their weights, so others are drawn
+        np.testing.assert_allclose(answers[0].mean(axis=0), answers[1].mean(axis=0), atol=0.03)
+    else:
+        np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
+
+
+def test_tracks_of_no_weight_teach_nothing(name: str, tmp_path: Path) -> None:
+    """Every label of theirs is wrong."""
+
+    def spoiled(tracks: Tracks) -> Tracks:
+        labels = np.concatenate([tracks.labels, np.roll(tracks.labels, 1, axis=1)])
+        weights = np.repeat(np.float32([2.0, 0.0]), len(tracks))
+        return Tracks(np.concatenate([tracks.features, tracks.features]), labels, weights)
+
+    clean = fit(tmp_path / "clean", name, sample(1500, 0), sample(600, 1))
+    weighted = fit(tmp_path / "weighted", name, spoiled(sample(1500, 0)), spoiled(sample(600, 1)))
+    test = sample(1500, 12)
+    losses = []
+    for made in (clean, weighted):
+        certainty = made.score(test.features).clip(1e-3, 1 - 1e-3)
+        losses.append(float(-np.log(np.where(test.labels == 1, certainty, 1 - certainty)).mean()))
+    assert losses[1] < losses[0] + 0.03, losses
+
+
+def test_held_out_tracks_are_weighed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The number of trees follows the validation tracks that count."""
+    held, noise = sample(600, 1), sample(600, 2)
+    labels = np.random.default_rng(0).permutation(noise.labels)
+    both = Tracks(np.concatenate([held.features, noise.features]), np.concatenate([held.labels, labels]))
+    for name in ("lightgbm", "xgboost"):
+        settings = {"trees": 100, "patience": 5, "learning_rate": 0.2}
+        shown = []
+        for number, validation in enumerate(
+            (held, replace(both, weights=np.repeat(np.float32([2.0, 0.0]), 600)), replace(both, weights=None))
+        ):
+            fit(tmp_path / f"{name}{number}", name, sample(1500, 0), validation, **settings)
+            shown.append(capsys.readouterr().out)
+        assert shown[0] == shown[1] != shown[2]
+
+
 def test_both_kinds_are_found() -> None:
     assert {"gbdt", "random_forest"} <= set(kinds())
     assert model_of("gbdt").Settings().model_dump() == {

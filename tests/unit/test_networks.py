@@ -451,6 +451,23 @@ def test_fit_recovers_slope_and_offset(slope: float, offset: float) -> None:
     assert found == pytest.approx((line.coef_[0, 0], line.intercept_[0]), abs=0.02)
 
 
+@pytest.mark.parametrize("scale", [0.3, 2.0, 6.0])
+def test_weights_in_the_fit_are_repetitions(scale: float) -> None:
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0.3, scale, 300).astype(np.float32)
+    labels = drawn(logits, 0.7, 0.5, 2)
+    # unlike tracks weigh differently
+    counts = np.where(np.abs(logits) > scale, 4, 1) + 2 * labels.astype(int)
+    weighted = fit_scale(logits, labels, counts.astype(np.float32))
+    assert weighted == pytest.approx(fit_scale(np.repeat(logits, counts), np.repeat(labels, counts)), abs=1e-5)
+    assert weighted != pytest.approx(fit_scale(logits, labels), abs=0.1)
+    assert fit_scale(logits, labels, np.ones(300, np.float32)) == fit_scale(logits, labels)
+    # a weight of nothing is no track
+    kept = counts > 2
+    without = fit_scale(logits[kept], labels[kept])
+    assert fit_scale(logits, labels, kept.astype(np.float32)) == pytest.approx(without, abs=1e-5)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_few_tracks_hardly_move_the_certainties(count: int, label: float) -> None:

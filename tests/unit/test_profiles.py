@@ -12,7 +12,7 @@ import yte
 from environments import locked
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINING = ("train_model", "adapt_model", "train_oracle", "train_transfer", "tune_trial")
+TRAINING = ("train_model", "train_adapted", "adapt_model", "train_oracle", "train_transfer", "tune_trial")
 
 
 def profile(name: str) -> dict[str, Any]:

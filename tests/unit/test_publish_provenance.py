@@ -166,6 +166,8 @@ def test_published_configuration_leaves_out_what_cannot_matter() -> None:
         {"publish": {"uncommitted": "refuse"}},
         {"ingest": {"batch_mb": 7, "bad_files_of_run": {6: {"policy": "skip"}}}},
         {"example": {"events_per_file": 7}},
+        # a step that no candidate has
+        {"adapt": {"steps": {"mmd": {"epochs": 3}}}},
     ):
         assert published_config(validate(change, "test"), a_run()) == base
     for change in (
@@ -173,12 +175,20 @@ def test_published_configuration_leaves_out_what_cannot_matter() -> None:
         {"features": {"count": 3}},
         {"models": {"nsigma": {}, "gbdt": {"trees": 7}, "fse": {}}},
         {"models": {"nsigma": {}, "gbdt": {}, "fse": {"optimisation": {"average": 0.5}}}},
-        {"adapt": {"epochs": 3}},
+        {"adapt": {"steps": {"dann": {"epochs": 3}}}},
+        {"adapt": {"candidates": {"dann": ["dann"]}}},
+        {"adapt": {"method": "dann"}},
+        {"adapt": {"choice": {"floor": 0.1}}},
         {"evaluate": {"threshold": 0.7}},
         {"ingest": {"bad_files_of_run": {5: {"policy": "skip"}}}},
     ):
         assert published_config(validate(change, "test"), a_run()) != base
-    unadapted = {"publish": {"model": "fse"}, "adapt": {"epochs": 3}}
-    assert published_config(validate(unadapted, "test"), a_run())["adapt"] == {"method": "none"}
+    for adapt in ({"steps": {"dann": {"epochs": 3}}}, {"method": "calibrated"}, {"method": "none"}):
+        unadapted = {"publish": {"model": "fse"}, "adapt": adapt}
+        assert published_config(validate(unadapted, "test"), a_run())["adapt"] == {"method": "none"}
+    # what is adapted need not be compared
+    net = {"models": {"nsigma": {}, "gbdt": {}, "fse": {}, "net": {"kind": "fse"}}, "evaluate": {"methods": ["gbdt"]}}
+    found = published_config(validate(net | {"adapt": {"model": "net"}}, "test"), a_run())
+    assert set(found["models"]) == {"gbdt", "net"} and found["adapt"]["model"] == "net"
     example = published_config(Config(), a_run(simulation="resources/example/5/s.root"))["example"]
     assert example["shifts"] == {"5": "none"}

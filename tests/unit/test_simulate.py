@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import awkward as ak
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 from scipy.stats import chi2_contingency
 
+from pidflow.config import models as config_models
 from pidflow.config.models import Selection, Split
 from pidflow.dataset.response import fit_response, read_response, robust_width
 from pidflow.dataset.selection import cut_results
@@ -31,7 +33,7 @@ from pidflow.simulate import ao2d, production
 from pidflow.simulate.decays import MATERIAL, two_body
 from pidflow.simulate.helix import Helix
 from pidflow.simulate.particles import PROPERTIES
-from pidflow.simulate.shifts import SHIFTS, conditions
+from pidflow.simulate.shifts import SHIFTS, ShiftName, conditions
 from pidflow.simulate.signals import TPC
 
 SCRIPTS = Path(production.__file__).parents[2]
@@ -456,10 +458,20 @@ def test_shift_sizes_grow_and_none_is_none() -> None:
     assert conditions("none", RUN).shift == SHIFTS["none"] and conditions("none", RUN).dead_trd_sectors == ()
     assert conditions("mild", RUN) == conditions("mild", RUN) != conditions("mild", RUN + 1)
     for run in range(900001, 900011):
-        mild, strong = conditions("mild", run).shift, conditions("strong", run).shift
+        mild, moderate, strong = (conditions(name, run).shift for name in ("mild", "moderate", "strong"))
         assert 1 > mild.tpc_gain > strong.tpc_gain > 0.88
         assert 0 < mild.tof_offset < strong.tof_offset < 90
-        assert strong.resolution_scale > mild.resolution_scale > 1
+        assert strong.resolution_scale > moderate.resolution_scale > mild.resolution_scale > 1
+        assert 1 > mild.matching > moderate.matching > strong.matching > 0.8
+        # runs spread by a tenth, about values that lie apart by more
+        assert 1 > mild.tpc_gain > moderate.tpc_gain > 0.92
+        assert 0 < mild.tof_offset < moderate.tof_offset < 60
+        assert [len(conditions(name, run).dead_trd_sectors) for name in SHIFTS] == [0, 1, 2, 3]
+    sizes = [astuple(shift)[:-1] for shift in SHIFTS.values()]
+    for values in zip(*sizes, strict=True):
+        assert list(values) in (sorted(values), sorted(values, reverse=True)) and len(set(values)) == 4
+    # the configuration knows the same names
+    assert list(SHIFTS) == list(get_args(ShiftName)) == list(get_args(config_models.ShiftName))
 
 
 # the particles

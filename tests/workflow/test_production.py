@@ -16,12 +16,14 @@ from checkout import Checkout
 
 from pidflow.config import load_runs
 from pidflow.files import sha256
+from pidflow.model import model_digest
 from pidflow.models import load
 from pidflow.publish.o2 import O2PidModel, O2Tracks
 from pidflow.publish.registry import lookup
 from pidflow.tracks import DETECTOR_PATTERNS, o2_label
 
 RUNS = (900001, 900002)
+CANDIDATES = ("fse_calibrated", "fse_dann", "fse_self_trained")
 REGISTRY_PATH = "Users/p/pidflow/PIDML"
 OBJECTS = {f"attention_model_{key}" for key in ("211", "321", "2212", "0211", "0321", "02212")}
 
@@ -41,7 +43,7 @@ def test_each_run_has_its_eight_objects_in_its_validity(production: Checkout) ->
 @pytest.mark.parametrize("run", RUNS)
 def test_the_loader_reproduces_the_network_for_every_pattern(production: Checkout, run: int, tmp_path: Path) -> None:
     """The emulator of O2Physics' loader against torch, on test tracks as the framework holds them."""
-    model = production.folder / f"results/{run}/train/fse_dann"
+    model = production.folder / f"results/{run}/train/fse_adapted"
     network = load(model)
     info = network.info
     table = pq.read_table(production.folder / f"results/{run}/dataset/simulation.parquet")
@@ -87,7 +89,7 @@ def test_checksums_and_provenance_name_the_inputs(production: Checkout) -> None:
 def test_table_of_methods_has_every_method_with_intervals(production: Checkout) -> None:
     with open(production.folder / "results/compare.csv", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["tracks"] == "all"]
-    methods = {"nsigma", "bayes", "gbdt", "mlp_mean", "fse", "blend", "fse_dann"}
+    methods = {"nsigma", "bayes", "gbdt", "mlp_mean", "fse", "blend", "fse_adapted", *CANDIDATES}
     for run in RUNS:
         of_run = [row for row in rows if row["run"] == str(run)]
         assert {row["method"] for row in of_run if row["sample"] == "simulation"} == methods | {"ceiling"}
@@ -105,16 +107,49 @@ def test_network_identifies(production: Checkout) -> None:
         folder = production.folder / f"results/{run}/evaluate/metrics"
         auc = {
             model: json.loads((folder / f"{model}_simulation.json").read_text())["macro"]["auc"]["value"]
-            for model in ("fse", "fse_dann", "nsigma")
+            for model in ("fse", "fse_adapted", *CANDIDATES, "nsigma")
         }
         assert auc["fse"] > auc["nsigma"] + 0.1
-        assert auc["fse_dann"] > auc["nsigma"] + 0.1
+        assert all(auc[model] > auc["nsigma"] + 0.1 for model in ("fse_adapted", *CANDIDATES))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_adapted_model_is_the_candidate_of_the_choice(production: Checkout, run: int) -> None:
+    folder = production.folder / f"results/{run}"
+    chosen = json.loads((folder / "adapt/choice.json").read_text())["adapted"]
+    name = "fse" if chosen == "none" else f"fse_{chosen}"
+    assert name in ("fse", *CANDIDATES)
+    assert model_digest(folder / "train/fse_adapted") == model_digest(folder / f"train/{name}")
+    kinds = {"fse": [], "fse_dann": ["dann"], "fse_calibrated": ["calibrate_response"]}
+    kinds["fse_self_trained"] = ["calibrate_response", "self_training"]
+    for model, steps in kinds.items():
+        assert [step["kind"] for step in load(folder / f"train/{model}").info.adaptation] == steps
+    assert [step["kind"] for step in load(folder / "train/fse_adapted").info.adaptation] == kinds[name]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_an_adapted_sample_has_the_rows_and_labels_of_the_plain_one(production: Checkout, run: int) -> None:
+    folder = production.folder / f"results/{run}"
+    assert sorted(path.name for path in (folder / "adapt").iterdir() if path.is_dir()) == ["calibrated"]
+    for plain, adapted in (
+        ("dataset/simulation.parquet", "simulation.parquet"),
+        ("dataset/simulation.probes.parquet", "probes.parquet"),
+    ):
+        before, after = pq.read_table(folder / plain), pq.read_table(folder / "adapt/calibrated" / adapted)
+        assert [name for name in after.column_names if name != "weight"] == before.column_names
+        for name in ("source", "data_frame", "row", "collision_id", "pdg_code", "p", "pt", "eta", "sign", "split"):
+            assert after[name].equals(before[name]), name
+        assert not after["tpc_signal"].equals(before["tpc_signal"])
+    for sample in ("simulation", "data"):
+        probes = pq.read_table(folder / f"dataset/{sample}.probes.parquet")
+        assert probes.num_rows > 0 and set(probes["run"].to_pylist()) == {run}
+        assert (probes["pdg_code"].null_count == probes.num_rows) == (sample == "data")
 
 
 def test_report_is_one_self_contained_file_with_both_runs(production: Checkout) -> None:
     text = (production.folder / "results/report.html").read_text()
     assert all(f"Run {run}" in text for run in RUNS)
-    for category in ("Detectors and features", "Training", "Performance on closure", "All runs"):
+    for category in ("Detectors and features", "Training", "Adaptation to data", "Performance on closure", "All runs"):
         assert category in text
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']https?://", text)
 
@@ -144,6 +179,7 @@ def test_truth_reaches_closure_alone(production: Checkout) -> None:
             assert "oracle" in row["output_file"]
     assert consumers["truth"] == {"attach_truth"}
     assert consumers["closure"] == {"train_oracle", "compute_closure", "plot_closure"}
-    published = [row for row in rows if row["rule"] in ("export_model", "publish_model", "adapt_model", "train_model")]
-    assert published
+    of_models = {"train_model", "adapt_sample", "train_adapted", "adapt_model", "select_model", "plot_adaptation"}
+    published = [row for row in rows if row["rule"] in {*of_models, "export_model", "publish_model"}]
+    assert {row["rule"] for row in published} == {*of_models, "export_model", "publish_model"}
     assert not any("closure" in row["input-file(s)"] or "truth" in row["input-file(s)"] for row in published)

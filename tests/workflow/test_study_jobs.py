@@ -35,7 +35,8 @@ def test_each_training_and_each_trial_is_a_job(checkout: Checkout) -> None:
     }  # fmt: skip
     # the model to start from, and nothing else of a production
     assert planned["train_model"] == 1
-    assert not {"adapt_model", "score_simulation", "export_model", "publish_model", "plot_run"} & planned.keys()
+    assert not {"adapt_sample", "train_adapted", "adapt_model", "select_model"} & planned.keys()
+    assert not {"score_simulation", "export_model", "publish_model", "plot_run"} & planned.keys()
 
 
 def test_the_production_asks_for_no_study_and_does_not_look_at_its_settings(checkout: Checkout) -> None:

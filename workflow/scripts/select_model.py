@@ -30,6 +30,7 @@ with job(snakemake):
         output.choice,
         output.efficiency,
         method=params.method,
+        trained_on=params.trained_on,
         settings=Choice.model_validate(params.choice),
         v0s={s: find_tables(given.get(f"v0s_{s}"), "v0s") for s in ("simulation", "data")} if tagged else None,
         probes={s: given.get(f"probes_{s}") for s in ("simulation", "data")} if tagged else {},

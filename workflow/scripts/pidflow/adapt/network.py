@@ -215,7 +215,9 @@ def _train(
 
     arrays = [a for part in (train, validation) for a in (part.features, part.labels, part.weights) if a is not None]
     identity = fingerprint(info.model_dump(mode="json"), *initial, *arrays, domains.data, *domains.columns.values())
-    modules = {"network": network, "average": average.network, "own": own}
+    modules: dict[str, nn.Module] = {"network": network, "average": average.network, "own": own}
+    if (memory := step.memory(domains)) is not None:
+        modules["memory"] = memory
     training = Training(modules, optimiser, schedule, checkpoint_beside(target.folder), identity)
     label = f"run {info.run} {target.folder.name}"
     try:

@@ -13,6 +13,7 @@ from pidflow.blocks import Block, Fraction, NotNegative
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
 
+PLAIN = "simulation"
 UNADAPTED = "none"
 AUTOMATIC = "auto"
 CHOSEN = "adapted"
@@ -59,7 +60,9 @@ class Choice(Block):
         "this AUC",
     )
     significance: NotNegative = Field(
-        1.0, description="a candidate must beat the unadapted model by so many standard errors"
+        2.0,
+        description="candidates within so many standard errors of the best are its equals: of them one is taken that "
+        "was trained on the sample that resembles data most",
     )
 
 
@@ -89,9 +92,9 @@ class Adapt(Block):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        if self.method == AUTOMATIC and not self.candidates:
+            raise ValueError("'candidates' is empty, and 'method' auto; name some, or set 'method' to none")
         for name, steps in self.candidates.items():
-            if name in (UNADAPTED, AUTOMATIC, CHOSEN):
-                raise ValueError(f"'candidates.{name}' has a name with a meaning of its own; give it another one")
             if not steps:
                 raise ValueError(f"'candidates.{name}' has no step; name some, or remove it")
             if unknown := [step for step in steps if step not in self.steps]:
@@ -102,8 +105,17 @@ class Adapt(Block):
                     f"'candidates.{name}' changes the sample after a step that trains; put "
                     f"{', '.join(step for step in steps if self.changes_sample(step))} first"
                 )
-        if len(set(self.chains.values())) != len(self.chains):
+        if len(set(self.candidates.values())) != len(self.candidates):
             raise ValueError("two entries of 'candidates' have the same steps; remove one")
+        named = [name for name, _ in self._starts()]
+        for name in named:
+            if name in (PLAIN, "data", UNADAPTED, AUTOMATIC, CHOSEN):
+                raise ValueError(f"'candidates.{name}' has a name with a meaning of its own; give it another one")
+            if named.count(name) > 1:
+                raise ValueError(
+                    f"'candidates' has two lists of steps that would be called {name}, what a list starts with among "
+                    "them; give that start a name of its own"
+                )
         if self.method not in (AUTOMATIC, UNADAPTED, *self.candidates):
             raise ValueError(f"'method' {self.method} is no candidate; choose auto, none or one of 'candidates'")
         return self
@@ -115,10 +127,13 @@ class Adapt(Block):
     @property
     def chains(self) -> dict[str, tuple[str, ...]]:
         """Steps of every candidate, what their lists start with included; shorter ones first."""
+        return dict(self._starts())
+
+    def _starts(self) -> list[tuple[str, tuple[str, ...]]]:
         named = {steps: name for name, steps in self.candidates.items()}
         starts = {start for steps in named for start in accumulate((step,) for step in steps)}
         ordered = sorted(starts, key=lambda steps: (len(steps), list(self.steps).index(steps[0]), steps))
-        return {named.get(steps, "_".join(steps)): steps for steps in ordered}
+        return [(named.get(steps, "_".join(steps)), steps) for steps in ordered]
 
     @property
     def used(self) -> dict[str, tuple[str, ...]]:
@@ -139,6 +154,11 @@ class Adapt(Block):
         """Return the candidate whose simulated sample a candidate is trained on; None: the plain one."""
         chain = tuple(step for step in self.chains[candidate] if self.changes_sample(step))
         return next((name for name, steps in self.chains.items() if steps == chain), None)
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Sample that the unadapted model and each candidate is trained on; ``simulation`` is the plain one."""
+        return {UNADAPTED: PLAIN} | {name: self.sample_of(name) or PLAIN for name in self.used}
 
     def last(self, candidate: str) -> StepSettings:
         """Return the settings of a candidate's last step."""

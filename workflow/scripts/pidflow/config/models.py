@@ -358,12 +358,14 @@ class Config(Block):
                 if not self.adapt.changes_sample(steps[-1]):
                     raise ValueError(
                         f"'adapt.candidates.{name}' trains a network further, and 'adapt.model' {self.adapt.model} is "
-                        "none; name a network, or remove the candidate"
+                        "none; name a network, or set 'adapt.method' to a candidate that only changes the sample"
                     )
         if self.published not in self.compared:
             raise ValueError(f"'evaluate.methods' must name {self.publish.model}, the model that is published")
-        if self.publish.model != "adapted" and not model_of(self.models[self.publish.model].kind).exported:
-            raise ValueError(f"'publish.model' {self.publish.model} has no ONNX graph; choose another model")
+        key = "adapt.model" if self.publish.model == "adapted" else "publish.model"
+        source = self.adapt.model if self.publish.model == "adapted" else self.publish.model
+        if not model_of(self.models[source].kind).exported:
+            raise ValueError(f"'{key}' {source} has no ONNX graph; choose another model")
         return self
 
     @model_validator(mode="after")
@@ -421,8 +423,10 @@ def validate(content: object, origin: str) -> Config:
         return Config.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        # below an entry of 'models' lies its kind, which is no key of its own
-        where = [part for place, part in enumerate(first["loc"]) if (place, first["loc"][0]) != (2, "models")]
+        # below an entry of 'models' or 'adapt.steps' lies its kind, which is no key of its own
+        kind_at = {("models",): 2, ("adapt", "steps"): 3}
+        skipped = {place for start, place in kind_at.items() if first["loc"][: len(start)] == start}
+        where = [part for place, part in enumerate(first["loc"]) if place not in skipped and part != "[key]"]
         key = ".".join(str(part) for part in where) or "(top level)"
         if first["type"] == "extra_forbidden":
             message = "is not a known key; see docs/configuration.md for the keys and correct or remove it"

@@ -36,7 +36,13 @@ def published_config(config: Config, run: Run) -> dict[str, Any]:
     policy = config.ingest.bad_files_of_run.get(run.run, config.ingest.bad_files)
     content["ingest"]["bad_files"] = policy.model_dump(mode="json")
     adapted = config.publish.model == "adapted"
-    content["adapt"] = config.adapt.model_dump(mode="json") if adapted else {"method": UNADAPTED}
+    content["adapt"] = {"method": UNADAPTED}
+    if adapted:
+        steps_used = {step for steps in config.adapt.used.values() for step in steps}
+        content["adapt"] = config.adapt.model_dump(mode="json", exclude={"candidates", "steps"}) | {
+            "candidates": {name: list(steps) for name, steps in config.adapt.used.items()},
+            "steps": {name: config.adapt.steps[name].model_dump(mode="json") for name in sorted(steps_used)},
+        }
     if any(config.example.makes(uri) for uri in (*run.data, *run.simulation)):
         shift = config.example.shifts.get(run.run, "none")
         content["example"] = {**config.example.model_dump(mode="json"), "shifts": {str(run.run): shift}}

@@ -34,8 +34,12 @@ class Settings(ModelSettings):
         return self.members
 
 
-def best_weights(certainty: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
+def best_weights(
+    certainty: NDArray[np.float64], labels: NDArray[np.float64], tracks: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
     """Return the weights [M], none negative and of sum 1, whose average of certainties [M, N] has the least log loss.
+
+    `tracks` tells how much each track counts, [N]; None: all the same.
 
     Expectation maximisation for the shares of a mixture of M known distributions; it rises at each step.
     Weights below one per cent are left out.
@@ -44,7 +48,7 @@ def best_weights(certainty: NDArray[np.float64], labels: NDArray[np.float64]) ->
     weights = np.full(len(certainty), 1.0 / len(certainty))
     for _ in range(500):
         part = weights[:, None] * likelihood
-        following = (part / part.sum(axis=0)).mean(axis=1)
+        following = np.average(part / part.sum(axis=0), axis=1, weights=tracks)
         done = np.abs(following - weights).max() < 1e-6
         weights = following
         if done:
@@ -78,7 +82,9 @@ class Model(Members[Settings]):
         certainty = np.stack(scores).astype(np.float64)
         labels = validation.labels.astype(np.float64)
         species = range(len(self.info.species))
-        weights = np.stack([best_weights(certainty[:, :, n], labels[:, n]) for n in species], axis=1)
+        weights = np.stack(
+            [best_weights(certainty[:, :, n], labels[:, n], validation.weights) for n in species], axis=1
+        )
         self.write(dict(zip(fitting.needed, weights, strict=True)))
         shown = ", ".join(f"{name} {row.mean():.2f}" for name, row in zip(fitting.needed, weights, strict=True))
         print(f"run {self.info.run} {self.folder.name}: mean weights {shown}", flush=True)

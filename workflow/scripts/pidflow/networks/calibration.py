@@ -67,7 +67,11 @@ def fit_scale(
     x = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
     counts = np.ones(len(x)) if weights is None else weights.astype(np.float64)
     identity = np.array([1.0, 0.0])
-    prior = PRIOR_TRACKS * 0.25 * np.diag([max(float(np.mean(x[:, 0] ** 2)), 1.0) if len(x) else 1.0, 1.0])
+    prior = (
+        PRIOR_TRACKS
+        * 0.25
+        * np.diag([max(float(np.average(x[:, 0] ** 2, weights=counts)), 1.0) if len(x) else 1.0, 1.0])
+    )
     parameters = identity.copy()
     for _ in range(25):
         certainty = 1.0 / (1.0 + np.exp(-np.clip(x @ parameters, -50, 50)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pidflow.adapt.choice import scores
 from pidflow.adapt.choice.sample import Looked, look
+from pidflow.config.adapt import PLAIN
 from pidflow.config.v0 import V0Cuts
 from pidflow.evaluate.probes import Probes, rate_arrays, rates, read_probes
 from pidflow.models.base import Floats
@@ -29,8 +30,6 @@ TRUSTED = "adapted_auc"
 It is an estimate of the very number that is wanted, as good as the adapted sample is, which the domain classifier and
 the probes check. The benchmark of the scores compares it with the others.
 """
-
-PLAIN = "simulation"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pidflow.adapt.choice.assess import MOST, PLAIN, TRUSTED, Samples, assess, read_samples
+from pidflow.adapt.choice.assess import MOST, TRUSTED, Samples, assess, read_samples
 from pidflow.adapt.choice.efficiency import Selected, efficiencies
 from pidflow.adapt.choice.sample import Looked, look
 from pidflow.adapt.choice.scores import macro_auc
@@ -71,6 +71,7 @@ def select_model(
     efficiency: str | Path,
     *,
     method: str,
+    trained_on: Mapping[str, str],
     settings: Choice,
     v0s: Mapping[str, list[Path]] | None,
     probes: Mapping[str, str | Path],
@@ -84,10 +85,11 @@ def select_model(
 ) -> None:
     """Choose among candidates, copy the chosen model, and write the reasons and the expected efficiencies.
 
-    The candidate of the highest macro AUC on the yardstick is chosen: the validation tracks of that simulated sample,
-    plain or adapted, which a classifier finds hardest to tell from data. A candidate is out that loses too much on any
-    detector pattern of the plain simulation, and the unadapted model stays if the best is not better than it by more
-    than its error. No label of data is used, or read.
+    The yardstick is the simulated sample, plain or adapted, which a classifier finds hardest to tell from data. The
+    candidate of the highest macro AUC on its validation tracks is chosen. Among candidates that are not significantly
+    worse than it, those that were trained on the yardstick come first, and the unadapted model before others: a
+    resemblance that all tracks tell weighs more than a difference that the bootstrap cannot. A candidate is out that
+    loses too much on any detector pattern of the plain simulation. No label of data is used, or read.
 
     Parameters
     ----------
@@ -105,6 +107,8 @@ def select_model(
         CSV of `pidflow.adapt.choice.efficiency`.
     method
         ``auto``, or the candidate that is taken whatever its scores.
+    trained_on
+        Sample that each candidate was trained on, ``simulation`` for the plain one.
     settings
         How the choice is made.
     v0s
@@ -139,7 +143,7 @@ def select_model(
         shown = "  ".join(f"{key} {value:.4f}" for key, value in measured[name].scores.items())
         print(f"run {first.info.run} {name}: {shown}", flush=True)
     reasons = {name: rejected(name, measured, settings) for name in measured}
-    chosen, why = _chosen(measured, reasons, method, settings)
+    chosen, why = _chosen(measured, reasons, trained_on, known.yardstick, method, settings)
     _write_choice(choice, known, measured, reasons, chosen, why, settings, confidence)
     accepted = [name for name, reason in reasons.items() if not reason or name == chosen]
     _write_efficiency(efficiency, loaded, chosen, accepted, known, simulation, samples)
@@ -189,24 +193,36 @@ def rejected(name: str, measured: Mapping[str, Measured], settings: Choice) -> s
 
 
 def _chosen(
-    measured: Mapping[str, Measured], reasons: Mapping[str, str], method: str, settings: Choice
+    measured: Mapping[str, Measured],
+    reasons: Mapping[str, str],
+    trained_on: Mapping[str, str],
+    yardstick: str,
+    method: str,
+    settings: Choice,
 ) -> tuple[str, str]:
     """Return the chosen candidate and why."""
     if method != AUTOMATIC:
         return method, "the configuration names it"
     accepted = [name for name in measured if not reasons[name]]
     best = max(accepted, key=lambda name: measured[name].auc[0])
-    if best == UNADAPTED:
-        return best, "no candidate has a higher macro AUC on the simulated sample that resembles data most"
-    gain = measured[best].auc - measured[UNADAPTED].auc
-    error = float(np.nanstd(gain[1:]))
-    sentence = (
-        f"{best} is better than the unadapted model by {gain[0]:.5f} ± {error:.5f} macro AUC on the simulated sample "
-        "that resembles data most"
+
+    def behind(name: str) -> tuple[float, float]:
+        gap = measured[best].auc - measured[name].auc
+        return float(gap[0]), float(np.nanstd(gap[1:]))
+
+    tied = [name for name in accepted if behind(name)[0] <= settings.significance * behind(name)[1]]
+    of_sample = [name for name in tied if trained_on[name] == yardstick] or tied
+    chosen = UNADAPTED if UNADAPTED in of_sample else max(of_sample, key=lambda name: measured[name].auc[0])
+    where = f"on the simulated sample '{yardstick}', which resembles data most"
+    if chosen == best:
+        return chosen, f"its macro AUC is the highest {where}"
+    gap, error = behind(chosen)
+    reason = (
+        f"its macro AUC {where}, is within {settings.significance:g} standard errors of the highest ({best}, higher by"
+        f" {gap:.5f} ± {error:.5f})"
     )
-    if gain[0] <= settings.significance * error:
-        return UNADAPTED, f"{sentence}, less than {settings.significance:g} standard errors"
-    return best, sentence
+    why = "it is the model as it was" if chosen == UNADAPTED else "it was trained on that sample"
+    return chosen, f"{reason}, and {why}"
 
 
 def _estimate(values: NDArray[np.float64], confidence: float) -> dict[str, Any]:
@@ -286,6 +302,3 @@ def _write_efficiency(
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-__all__ = ["PLAIN", "Adapted", "select_model"]

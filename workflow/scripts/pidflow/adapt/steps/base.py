@@ -226,6 +226,10 @@ class TrainingStep(ABC):
         """Return the step's own networks, by name; they are trained with the other."""
         return {}
 
+    def memory(self, domains: Domains) -> nn.Module | None:
+        """Return buffers that a killed training must find again, beside the networks'; None: there are none."""
+        return None
+
     def begin(self, epoch: int, domains: Domains, predict: Callable[[Floats], Floats]) -> bool:
         """Look at the state before an epoch, and return whether to go on.
 

@@ -119,6 +119,8 @@ class Step(TrainingStep):
 
     def others(self, domains: Domains) -> Floats:
         """Return the true tracks of the protected species that have a value of the column."""
+        if unknown := [pdg for pdg in self.settings.species if pdg not in domains.species]:
+            raise PidflowError(f"the model has no certainty of species {unknown[0]}; correct 'species' of the step")
         column, labels = domains.columns[self.settings.column], domains.simulation.labels
         chosen = np.array([not self.settings.species or pdg in self.settings.species for pdg in domains.species])
         rows = np.flatnonzero((labels[:, chosen] > 0).any(axis=1) & ~np.isnan(column))

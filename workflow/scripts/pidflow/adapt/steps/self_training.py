@@ -53,7 +53,6 @@ class Step(TrainingStep):
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
-        self._labels: NDArray[np.float32] | None = None
         self._change = float("nan")
 
     def networks(self, sizes: Sizes, domains: Domains) -> dict[str, nn.Module]:
@@ -62,22 +61,33 @@ class Step(TrainingStep):
         self._bins = [bins_of(features, domains, self.settings.bins) for features in samples]
         return {}
 
+    def memory(self, domains: Domains) -> nn.Module:
+        """Return the labels of the data's tracks, float32 [M, S], NaN before there are any."""
+        import torch
+
+        class Labels(torch.nn.Module):
+            values: Tensor
+
+        self._labels = Labels()
+        shape = (len(domains.data), domains.simulation.labels.shape[1])
+        self._labels.register_buffer("values", torch.full(shape, torch.nan))
+        return self._labels
+
     def begin(self, epoch: int, domains: Domains, predict: Callable[[Floats], Floats]) -> bool:
         """Score the data anew; False when that changes nothing."""
         simulated, measured = (certainties(predict(part)) for part in (domains.simulation.features, domains.data))
         weights = domains.simulation.weights
         labels = corrected(measured, simulated, self._bins[1], self._bins[0], weights).astype(np.float32)
-        before, self._labels = self._labels, labels
-        self._change = float("nan") if before is None else float(np.abs(labels - before).mean())
+        known = self._labels.values.numpy()
+        self._change = float(np.abs(labels - known).mean())
+        known[:] = labels
         return not self._change < self.settings.tolerance
 
     def penalty(self, batch: Batch) -> Tensor:
         """Return the cross-entropy of the data half with its labels."""
-        import torch
         from torch.nn import functional
 
-        assert self._labels is not None
-        labels = torch.from_numpy(self._labels[batch.rows.numpy()]).to(batch.logits.device)
+        labels = self._labels.values[batch.rows].to(batch.logits.device)
         loss: Tensor = functional.binary_cross_entropy_with_logits(batch.logits[batch.size :], labels)
         return loss * float(self.settings.strength)
 
