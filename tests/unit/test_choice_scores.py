@@ -114,6 +114,21 @@ def test_control_variate_has_no_say_on_a_ratio_of_mean_one_or_a_constant_one(ran
         assert deep_embedded_validation(certainty, labels, own) == pytest.approx(likelihood)
 
 
+def alone(*samples: Array) -> NDArray[np.uint64]:
+    """Return a collision for each track."""
+    return np.arange(sum(map(len, samples)), dtype=np.uint64)
+
+
+def test_tracks_of_a_collision_do_not_tell_its_sample(random: np.random.Generator) -> None:
+    """A number that all tracks of a collision share would be known from the other folds."""
+    shared = random.normal(size=400)
+    collision = np.repeat(np.arange(400, dtype=np.uint64), 10)
+    features = np.repeat(shared, 10)[:, None]
+    found = density_ratio(features[:2000], features[2000:], seed=1, collisions=collision, folds=3, iterations=40)
+    apart = density_ratio(features[:2000], features[2000:], seed=1, collisions=alone(features), folds=3, iterations=40)
+    assert found.discriminator_auc < 0.6 < 0.8 < apart.discriminator_auc
+
+
 def normal_density_ratio(x: Array, shift: float) -> Array:
     return np.asarray(np.exp(shift * x - 0.5 * shift**2))
 
@@ -123,7 +138,7 @@ def test_density_ratio_of_two_normals(random: np.random.Generator) -> None:
     data[:, 0] += 0.7
     for sample in (simulation, data):
         sample[random.random(len(sample)) < 0.3, 1] = np.nan
-    found = density_ratio(simulation, data, seed=1, folds=3, iterations=25)
+    found = density_ratio(simulation, data, seed=1, collisions=alone(simulation, data), folds=3, iterations=25)
     expected = normal_density_ratio(simulation[:, 0], 0.7)
     assert found.ratio.mean() == pytest.approx(1.0)
     assert found.scale == pytest.approx(1.0, abs=0.06)
@@ -137,17 +152,19 @@ def test_density_ratio_of_two_normals(random: np.random.Generator) -> None:
 
 def test_density_ratio_of_equal_samples_is_one_out_of_fold(random: np.random.Generator) -> None:
     simulation, data = random.normal(size=(2000, 3)), random.normal(size=(2000, 3))
-    found = density_ratio(simulation, data, seed=1, folds=3, iterations=20)
+    found = density_ratio(simulation, data, seed=1, collisions=alone(simulation, data), folds=3, iterations=20)
     assert found.discriminator_auc == pytest.approx(0.5, abs=0.03)
     assert found.effective_share > 0.85
-    again = density_ratio(simulation, data, seed=1, folds=3, iterations=20)
+    again = density_ratio(simulation, data, seed=1, collisions=alone(simulation, data), folds=3, iterations=20)
     np.testing.assert_array_equal(found.ratio, again.ratio)
 
 
 def test_density_ratio_is_relative_to_the_weighted_simulation(random: np.random.Generator) -> None:
     simulation, data = random.normal(0.0, 1.0, (6000, 1)), random.normal(0.7, 1.0, (3000, 1))
     weights = normal_density_ratio(simulation[:, 0], 0.7)
-    found = density_ratio(simulation, data, seed=1, folds=3, iterations=20, weights=weights)
+    found = density_ratio(
+        simulation, data, seed=1, collisions=alone(simulation, data), folds=3, iterations=20, weights=weights
+    )
     assert found.discriminator_auc == pytest.approx(0.5, abs=0.03)
     assert np.average(found.ratio, weights=weights) == pytest.approx(1.0)
     assert np.average(simulation[:, 0], weights=weights * found.ratio) == pytest.approx(0.7, abs=0.08)
@@ -157,13 +174,17 @@ def test_density_ratio_is_relative_to_the_weighted_simulation(random: np.random.
 def test_discriminator_is_judged_on_the_weighted_simulation(random: np.random.Generator) -> None:
     simulation, data = random.normal(0.0, 1.0, (6000, 1)), random.normal(1.4, 1.0, (3000, 1))
     weights = normal_density_ratio(simulation[:, 0], 0.7)
-    found = density_ratio(simulation, data, seed=1, folds=3, iterations=20, weights=weights)
+    found = density_ratio(
+        simulation, data, seed=1, collisions=alone(simulation, data), folds=3, iterations=20, weights=weights
+    )
     assert found.discriminator_auc == pytest.approx(0.5 * math.erfc(-0.7 / 2), abs=0.03)
 
 
 def test_density_ratio_is_clipped(random: np.random.Generator) -> None:
     simulation, data = random.normal(0.0, 1.0, (600, 1)), random.normal(8.0, 1.0, (600, 1))
-    found = density_ratio(simulation, data, seed=1, folds=2, iterations=20, most=5.0)
+    found = density_ratio(
+        simulation, data, seed=1, collisions=alone(simulation, data), folds=2, iterations=20, most=5.0
+    )
     assert found.unscaled.min() == pytest.approx(0.2)
     assert found.discriminator_auc > 0.99
 
