@@ -179,7 +179,9 @@ def test_studies_are_no_part_of_a_publication() -> None:
 
 def test_only_trials_need_the_search_library() -> None:
     importing = {
-        path for path in SCRIPTS.rglob("*.py") if any(name.split(".")[0] == "optuna" for name in third_party(path))
+        path
+        for path in SCRIPTS.rglob("*.py")
+        if any(name.split(".")[0] == "optuna" for name in third_party(path.read_text(encoding="utf-8")))
     }
     assert importing == {SCRIPTS / "pidflow/train/tune.py"}
     assert {path.name for path in SCRIPTS.glob("*.py") if importing & {*sources(path)}} == {"tune_trial.py"}
