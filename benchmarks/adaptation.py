@@ -76,14 +76,7 @@ FEWEST_PROBES = 200
 STEPS = {
     "dann_first": {"kind": "dann", "discriminator": "first"},
     "dann_strong": {"kind": "dann", "strength": 1.0},
-    "flat": {
-        "kind": "decorrelate",
-        "species": [321, -321],
-        "strength": 10.0,
-        "bins": 8,
-        "epochs": 20,
-        "learning_rate": 3e-4,
-    },
+    "flat": {"kind": "decorrelate", "species": [321, -321]},
 }
 CHOSEN_FROM = {
     "dann": ("dann",),

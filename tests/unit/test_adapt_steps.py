@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ def batch(seed: int = 0, progress: float = 0.5, others: int = HALF, **changes: A
         "vectors": torch.randn(HALF + others, WIDTH, requires_grad=True),
         "logits": torch.randn(HALF + others, SPECIES, requires_grad=True),
         "labels": functional.one_hot(torch.arange(HALF) % 3, 3)[:, :SPECIES].float(),
+        "weights": torch.ones(HALF),
         "columns": {"pt": torch.rand(HALF) * 3},
         "rows": torch.arange(others),
         "progress": progress,
@@ -69,7 +71,7 @@ def made(kind: str, both: Domains | None = None, **settings: Any) -> Any:
 def test_settings_of_a_step(kind: str) -> None:
     assert kind in kinds()
     settings: Any = settings_of(kind)()
-    assert settings.kind == kind and settings.epochs == 8 and settings.strength > 0
+    assert settings.kind == kind and settings.epochs >= 8 and settings.strength > 0
     assert issubclass(step_of(kind), TrainingStep)
     for key, value in {"strength": 0.0, "epochs": 0, "unknown": 1}.items():
         with pytest.raises(ValidationError):
@@ -165,14 +167,14 @@ def test_domain_loss_is_the_cross_entropy(weighted: bool) -> None:
     torch.manual_seed(1)
     guess = torch.randn(8, 1)
     weight = torch.rand(8) if weighted else torch.ones(8)
-    loss, accuracy = reversal.domain_loss(guess, weight if weighted else None)
+    loss, accuracy = reversal.domain_loss(guess, weight)
     total = right = 0.0
     for track in range(8):
         certainty = 1 / (1 + math.exp(-float(guess[track])))
         total -= float(weight[track]) * math.log(certainty if track >= 4 else 1 - certainty)
-        right += (certainty > 0.5) == (track >= 4)
-    assert float(loss) == pytest.approx(total / 8, rel=1e-5)
-    assert float(accuracy) == pytest.approx(right / 8)
+        right += float(weight[track]) * ((certainty > 0.5) == (track >= 4))
+    assert float(loss) == pytest.approx(total / float(weight.sum()), rel=1e-5)
+    assert float(accuracy) == pytest.approx(right / float(weight.sum()))
 
 
 @pytest.mark.parametrize(("schedule", "strength"), [("rising", 0.2 * math.tanh(5 * 0.1)), ("constant", 0.2)])
@@ -183,7 +185,7 @@ def test_dann_gradient_is_reversed_for_the_encoder_only(schedule: str, strength:
     own = [parameter.grad.clone() for parameter in step._domain.parameters()]
     step._domain.zero_grad()
     plain = given.vectors.detach().requires_grad_()
-    reversal.domain_loss(step._domain(plain))[0].backward()
+    reversal.domain_loss(step._domain(plain), torch.ones(2 * HALF))[0].backward()
     assert plain.grad is not None and plain.grad.abs().max() > 1e-3
     torch.testing.assert_close(given.vectors.grad, -strength * plain.grad)
     for one, other in zip(own, step._domain.parameters(), strict=True):
@@ -209,7 +211,7 @@ def test_cdan_weights_are_those_of_the_entropy() -> None:
         expected.append(1 + math.exp(-entropy / 2))
     raw = np.array(expected)
     normal = np.concatenate([raw[:3] / raw[:3].mean(), raw[3:] / raw[3:].mean()])
-    found = cdan.weights(logits).numpy()
+    found = cdan.sureness(logits).numpy()
     np.testing.assert_allclose(found, normal, rtol=1e-5)
     # of a track of which nothing is known: 1 + 1/2; of a sure one: 2
     assert found[0] / found[2] == pytest.approx(0.75)
@@ -221,7 +223,7 @@ def test_cdan_conditions_carry_no_gradient(entropy: bool) -> None:
     given = batch(progress=1.0)
     loss = step.penalty(given)
     certainty = given.logits.detach().sigmoid()
-    weight = cdan.weights(given.logits.detach()) if entropy else None
+    weight = cdan.sureness(given.logits.detach()) if entropy else torch.ones(2 * HALF)
     plain = given.vectors.detach().requires_grad_()
     expected = reversal.domain_loss(step._domain(cdan.joint(plain, certainty)), weight)[0]
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
@@ -234,7 +236,11 @@ def test_cdan_conditions_carry_no_gradient(entropy: bool) -> None:
 # distances
 
 
-def test_mmd_is_the_unbiased_estimate() -> None:
+WEIGHTS = [torch.ones(HALF), torch.tensor([2.0, 1.0, 0.5, 3.0, 1.0, 0.1])]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_mmd_is_the_unbiased_estimate(weights: torch.Tensor) -> None:
     widths = (0.5, 3.0)
     vectors = batch().vectors.detach() + torch.arange(2 * HALF)[:, None].ge(HALF) * 0.7
     x = vectors.double().numpy()
@@ -244,30 +250,30 @@ def test_mmd_is_the_unbiased_estimate() -> None:
     def kernel(i: int, j: int) -> float:
         return sum(math.exp(-squared[i][j] / (width * scale)) for width in widths) / len(widths)
 
-    one, other = range(HALF), range(HALF, 2 * HALF)
-    pairs = HALF * (HALF - 1)
-    expected = (
-        sum(kernel(i, j) for i in one for j in one if i != j) / pairs
-        + sum(kernel(i, j) for i in other for j in other if i != j) / pairs
-        - 2 * sum(kernel(i, j) for i in one for j in other) / HALF**2
-    )
-    assert float(mmd.discrepancy(vectors, widths)) == pytest.approx(expected, abs=1e-6)
-    assert float(made("mmd", strength=3.0, widths=widths).penalty(batch(vectors=vectors))) == pytest.approx(
-        3 * expected, abs=3e-6
-    )
+    def mean(first: int, second: int, pairs: list[tuple[int, int]]) -> float:
+        share = [float(weights[i] * weights[j]) for i, j in pairs]
+        values = [kernel(first + i, second + j) for i, j in pairs]
+        return sum(w * value for w, value in zip(share, values, strict=True)) / sum(share)
+
+    every = [(i, j) for i in range(HALF) for j in range(HALF)]
+    different = [(i, j) for i, j in every if i != j]
+    expected = mean(0, 0, different) + mean(HALF, HALF, different) - 2 * mean(0, HALF, every)
+    assert float(mmd.discrepancy(vectors, weights, widths)) == pytest.approx(expected, abs=1e-6)
+    penalty = made("mmd", strength=3.0, widths=widths).penalty(batch(vectors=vectors, weights=weights))
+    assert float(penalty) == pytest.approx(3 * expected, abs=3e-6)
 
 
 def test_mmd_of_equal_samples_is_nought_on_average() -> None:
     torch.manual_seed(0)
-    found = [float(mmd.discrepancy(torch.randn(16, 2), (1.0,))) for _ in range(400)]
+    found = [float(mmd.discrepancy(torch.randn(16, 2), torch.ones(8), (1.0,))) for _ in range(400)]
     assert abs(np.mean(found)) < 3 * np.std(found) / 20
     apart = torch.cat([torch.randn(8, 2), torch.randn(8, 2) + 1.5])
-    assert float(mmd.discrepancy(apart, (1.0,))) > 3 * np.std(found)
+    assert float(mmd.discrepancy(apart, torch.ones(8), (1.0,))) > 3 * np.std(found)
 
 
 def test_gradient_of_mmd_is_that_of_fixed_widths() -> None:
     vectors = batch().vectors
-    mmd.discrepancy(vectors, (1.0,)).backward()
+    mmd.discrepancy(vectors, torch.ones(HALF), (1.0,)).backward()
     moved, step = vectors.detach().double(), 1e-5
     distance = torch.cdist(moved, moved).square()
     scale = float(distance.sum() / (12 * 11))
@@ -287,14 +293,27 @@ def test_gradient_of_mmd_is_that_of_fixed_widths() -> None:
         assert float(vectors.grad[track, axis]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_coral_is_the_distance_of_covariances() -> None:
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_coral_is_the_distance_of_covariances(weights: torch.Tensor) -> None:
     vectors = batch().vectors.detach()
-    one, other = np.cov(vectors[:HALF].numpy().T), np.cov(vectors[HALF:].numpy().T)
+    one, other = (np.cov(half.numpy().T, aweights=weights.numpy()) for half in vectors.chunk(2))
     expected = np.linalg.norm(one - other, "fro") ** 2 / (4 * WIDTH**2)
-    assert float(deep_coral.distance(vectors)) == pytest.approx(expected, rel=1e-5)
-    assert float(made("deep_coral", strength=2.0).penalty(batch(vectors=vectors))) == pytest.approx(
-        2 * expected, rel=1e-5
-    )
+    assert float(deep_coral.distance(vectors, weights)) == pytest.approx(expected, rel=1e-5)
+    penalty = made("deep_coral", strength=2.0).penalty(batch(vectors=vectors, weights=weights))
+    assert float(penalty) == pytest.approx(2 * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dann", "cdan"])
+def test_a_weight_stands_for_so_many_tracks_and_partners(kind: str) -> None:
+    given = batch()
+    weights = torch.tensor([2.0, 1.0, 0.0, 3.0, 1.0, 1.0])
+    step = made(kind, **({"entropy": False} if kind == "cdan" else {}))
+    rows = torch.repeat_interleave(torch.arange(HALF), weights.long())
+    both = torch.cat([rows, HALF + rows])
+    repeated = Batch(given.vectors[both], given.logits[both], given.labels[rows], torch.ones(8), {}, both, 0.5)
+    found, expected = (float(step.penalty(each).detach()) for each in (replace(given, weights=weights), repeated))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found != pytest.approx(float(step.penalty(given).detach()), rel=1e-3)
 
 
 # confusion
@@ -457,7 +476,7 @@ def protected(**settings: Any) -> tuple[Any, Batch]:
 def test_only_the_own_head_of_the_others_is_decorrelated(method: str) -> None:
     step, given = protected(method=method)
     # the labels of the batch itself do not matter
-    relabelled = Batch(given.vectors, given.logits, 1 - given.labels, {}, given.rows, given.progress)
+    relabelled = replace(given, labels=1 - given.labels, columns={})
     loss = step.penalty(given)
     assert float(step.penalty(relabelled).detach()) == float(loss.detach())
     loss.backward()
@@ -477,13 +496,17 @@ def test_flatness_is_the_mean_over_the_protected_species() -> None:
     ]
     assert float(step.penalty(given).detach()) == pytest.approx(3.0 * float(sum(parts)) / 2, rel=1e-5)
     # a species of which there is no track in the batch costs nothing, but counts
-    alone = Batch(given.vectors[: HALF + 6], given.logits[: HALF + 6], given.labels, {}, given.rows[:6], 1.0)
+    alone = Batch(
+        given.vectors[: HALF + 6], given.logits[: HALF + 6], given.labels, given.weights, {}, given.rows[:6], 1.0
+    )
     assert float(step.penalty(alone).detach()) == pytest.approx(3.0 * float(parts[0]) / 2, rel=1e-5)
 
 
 def test_bins_of_one_track_each_cost_nothing() -> None:
     step, given = protected()
-    lone = Batch(given.vectors[: HALF + 2], given.logits[: HALF + 2], given.labels, {}, given.rows[:2], 1.0)
+    lone = Batch(
+        given.vectors[: HALF + 2], given.logits[: HALF + 2], given.labels, given.weights, {}, given.rows[:2], 1.0
+    )
     loss = step.penalty(lone)
     loss.backward()
     assert float(loss.detach()) == 0.0 and given.logits.grad is not None and not given.logits.grad.any()
@@ -703,7 +726,7 @@ def trained(step: Any, sample: Any, steps: int, seed: int = 0) -> nn.Module:
         if step is not None:
             if number == steps - 100:
                 step.figures()
-            loss = loss + step.penalty(Batch(vectors, logits, labels, {}, rows, number / steps))
+            loss = loss + step.penalty(Batch(vectors, logits, labels, torch.ones(256), {}, rows, number / steps))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -742,7 +765,7 @@ def told_apart(network: nn.Module) -> float:
         simulation, data = sample(256)[0], sample.data(256)
         with torch.no_grad():
             vectors = network[0](torch.cat([simulation, data]))  # type: ignore[index]
-        loss, accuracy = reversal.domain_loss(domain(vectors))
+        loss, accuracy = reversal.domain_loss(domain(vectors), torch.ones(512))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

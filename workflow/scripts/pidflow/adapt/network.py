@@ -29,9 +29,8 @@ from pidflow.train.engine import (
     prepare,
     shuffled,
 )
-from pidflow.train.network import Weighting, class_loss, detectors_of, finish, hide, weights_of
+from pidflow.train.network import BETAS, Weighting, class_loss, detectors_of, finish, hide, weights_of
 
-_BETAS = (0.9, 0.99)
 _ADVERSARIAL_BETAS = (0.5, 0.9)
 """Less momentum where two networks chase each other; A. Radford, L. Metz, S. Chintala, ICLR 2016, arXiv:1511.06434."""
 
@@ -161,12 +160,14 @@ def _train(
     joint_epochs = step.settings.epochs
     total = step.alone + joint_epochs
     parameters = [*network.parameters(), *own.parameters()]
-    betas = _ADVERSARIAL_BETAS if len(own) else _BETAS
+    betas = _ADVERSARIAL_BETAS if len(own) else BETAS
     optimiser = torch.optim.AdamW(
         parameters, step.settings.learning_rate, betas=betas, weight_decay=options.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda number: cosine(number, total * per_epoch))
     simulated, labels, measured = (torch.from_numpy(a) for a in (train.features, train.labels, others))
+    known = weights_of(train)
+    weights = torch.ones(len(train)) if known is None else known
     columns = {name: torch.from_numpy(column) for name, column in domains.columns.items()}
 
     def now(raw: Floats) -> Floats:
@@ -193,8 +194,9 @@ def _train(
             class_part = class_loss(logits[: len(rows)], truth, track, species)
             done = number - step.alone + steps / per_epoch
             further = {name: column[rows].to(device) for name, column in columns.items()}
+            weight = weights[rows].to(device)
             loss = class_part + step.penalty(
-                Batch(vectors, logits, truth, further, beside, max(0.0, done / joint_epochs))
+                Batch(vectors, logits, truth, weight, further, beside, max(0.0, done / joint_epochs))
             )
             optimiser.zero_grad()
             loss.backward()

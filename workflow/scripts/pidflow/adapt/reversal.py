@@ -38,7 +38,7 @@ def strength_at(progress: float, final: float) -> float:
     return final * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
 
 
-def domain_loss(guess: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def domain_loss(guess: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return how badly and how often rightly a discriminator tells data from simulation.
 
     Parameters
@@ -46,15 +46,15 @@ def domain_loss(guess: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Te
     guess
         Its logits of being data, float32 [2B, 1]: B simulated tracks, then B of data.
     weight
-        How much each track counts, float32 [2B]; None: all the same.
+        How much each track counts, float32 [2B].
 
     Returns
     -------
     tuple of Tensor
-        Mean binary cross-entropy in nats, and the share of tracks that it puts into their sample.
+        Weighted mean of the binary cross-entropy in nats, and the share of tracks that it puts into their sample.
     """
     data = torch.zeros_like(guess)
     data[len(guess) // 2 :] = 1.0
-    weight = None if weight is None else weight.unsqueeze(1)
-    loss = functional.binary_cross_entropy_with_logits(guess, data, weight)
-    return loss, ((guess > 0) == (data > 0)).float().mean()
+    share = (weight / weight.sum()).unsqueeze(1)
+    loss = functional.binary_cross_entropy_with_logits(guess, data, share, reduction="sum")
+    return loss, (share * ((guess > 0) == (data > 0))).sum()

@@ -39,7 +39,9 @@ _PT_BINS = 40
 _LEAST_PT = 0.01
 _MOST_WEIGHT = 10.0
 _SMALLER_STEPS = 0.5
-_BETAS = (0.9, 0.99)
+
+BETAS = (0.9, 0.99)
+"""Of AdamW, in every training."""
 
 
 def calibrated(model: NetworkModel[Any], network: nn.Module) -> Calibrated:
@@ -249,7 +251,7 @@ def fit_network(model: NetworkModel[Any], train: Tracks, validation: Tracks, fit
     batch = min(options.batch, len(train))
     steps = options.epochs * max(1, len(train) // batch)
     groups = trainable(model, network, options.learning_rate, fitting.start)
-    optimiser = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=options.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(groups, betas=BETAS, weight_decay=options.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: cosine(step, steps))
     features, labels = torch.from_numpy(train.features), torch.from_numpy(train.labels)
     half = options.precision == "bfloat16"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pidflow.adapt.means import Means
 from pidflow.blocks import Block, Count, Positive
 
 if TYPE_CHECKING:
@@ -157,6 +158,9 @@ class Batch:
         The heads' answers, float32 [B + B', S], with gradient.
     labels
         Of the simulated tracks, float32 [B, S].
+    weights
+        How much the simulated tracks count, float32 [B]; where both samples are compared, a track's partner of data
+        counts as much, so that either sample's detector patterns keep their shares.
     columns
         Further columns of the simulated tracks, float32 [B] each, by name.
     rows
@@ -168,6 +172,7 @@ class Batch:
     vectors: Tensor
     logits: Tensor
     labels: Tensor
+    weights: Tensor
     columns: Mapping[str, Tensor]
     rows: Tensor
     progress: float
@@ -195,6 +200,8 @@ class TrainingStep(ABC):
         efficiencies cannot tell the domains apart.
     others_per_track
         Tracks of `others` for each simulated track of a batch.
+    means
+        Collects what `figures` returns.
     """
 
     Settings: ClassVar[type[TrainingStepSettings]]
@@ -203,6 +210,7 @@ class TrainingStep(ABC):
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
+        self.means = Means()
 
     @property
     def alone(self) -> int:
@@ -250,4 +258,4 @@ class TrainingStep(ABC):
 
     def figures(self) -> dict[str, float]:
         """Return numbers of the last epoch for the learning curve, and start counting anew."""
-        return {}
+        return self.means.take()

@@ -9,25 +9,21 @@ while its vectors stay apart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pidflow.adapt.means import Means
-from pidflow.adapt.steps.base import Batch, Domains, Sizes, TrainingStep, TrainingStepSettings
-from pidflow.blocks import Count, Positive
+from pidflow.adapt.adversarial import AdversarialSettings, AdversarialStep
+from pidflow.adapt.steps.base import Batch, Domains, Sizes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Settings(TrainingStepSettings):
+class Settings(AdversarialSettings):
     """A discriminator of vector times certainties, whose gradient reaches the encoder reversed."""
 
     kind: Literal["cdan"] = "cdan"
-    strength: Positive = Field(0.1, description="final weight of the reversed gradient")
-    hidden: Count = Field(64, description="hidden width of the discriminator")
-    discriminator_epochs: Count = Field(1, description="passes that train the discriminator alone first")
     entropy: bool = Field(True, description="tracks of which the network is sure count more")
 
 
@@ -36,7 +32,7 @@ def joint(vectors: Tensor, certainty: Tensor) -> Tensor:
     return (certainty.unsqueeze(2) * vectors.unsqueeze(1)).flatten(1)
 
 
-def weights(logits: Tensor) -> Tensor:
+def sureness(logits: Tensor) -> Tensor:
     """Return how much tracks count that the heads are so sure of.
 
     Parameters
@@ -58,39 +54,22 @@ def weights(logits: Tensor) -> Tensor:
     return (weight / weight.mean(dim=1, keepdim=True)).flatten()
 
 
-class Step(TrainingStep):
+class Step(AdversarialStep):
     """Trains the network against a discriminator of its vectors and certainties together."""
 
     Settings = Settings
 
-    def __init__(self, settings: Any) -> None:
-        super().__init__(settings)
-        self._means = Means()
-
-    @property
-    def alone(self) -> int:
-        """Epochs of the discriminator alone."""
-        epochs: int = self.settings.discriminator_epochs
-        return epochs
-
     def networks(self, sizes: Sizes, domains: Domains) -> dict[str, nn.Module]:
         """Return the discriminator."""
-        from pidflow.adapt.reversal import discriminator
-
-        self._domain = discriminator(sizes.width * sizes.species, self.settings.hidden)
-        return {"domain": self._domain}
+        return self.build(sizes.width * sizes.species)
 
     def penalty(self, batch: Batch) -> Tensor:
         """Return the discriminator's loss, in nats."""
-        from pidflow.adapt.reversal import ReverseGradient, domain_loss, strength_at
+        from pidflow.adapt.reversal import strength_at
 
-        logits = batch.logits.detach()
-        vectors = ReverseGradient.apply(batch.vectors, strength_at(batch.progress, self.settings.strength))
-        guess = self._domain(joint(vectors, logits.sigmoid()))
-        loss, accuracy = domain_loss(guess, weights(logits) if self.settings.entropy else None)
-        self._means.add(domain_loss=loss, domain_accuracy=accuracy)
-        return loss
-
-    def figures(self) -> dict[str, float]:
-        """Return loss (nats) and accuracy of the discriminator."""
-        return self._means.take()
+        logits, weight = batch.logits.detach(), batch.weights.repeat(2)
+        if self.settings.entropy:
+            weight = weight * sureness(logits)
+        return self.loss(
+            joint(batch.vectors, logits.sigmoid()), strength_at(batch.progress, self.settings.strength), weight
+        )

@@ -8,12 +8,11 @@ without the pairs of a track with itself, batches with few tracks per bin are ri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from pidflow.adapt.means import Means
 from pidflow.adapt.steps.base import Batch, Domains, Sizes, TrainingStep, TrainingStepSettings
 from pidflow.blocks import Count, Positive
 from pidflow.errors import PidflowError
@@ -33,12 +32,14 @@ class Settings(TrainingStepSettings):
     kind: Literal["decorrelate"] = "decorrelate"
     species: tuple[int, ...] = Field((), description="PDG codes whose efficiency is made flat; empty: all")
     column: str = Field("pt", description="dataset column that certainties of true tracks shall not tell")
-    bins: int = Field(10, ge=2, description="bins of the column, equally full of a species' tracks")
+    bins: int = Field(8, ge=2, description="bins of the column, equally full of a species' tracks")
     method: Literal["flatness", "adversary"] = Field(
         "flatness",
         description="variance of the efficiency over bins, or a network that guesses the bin by the certainty",
     )
-    strength: Positive = Field(1.0, description="weight of the variance, or of the adversary's reversed gradient")
+    epochs: Count = Field(20, description="passes over the simulated training set")
+    learning_rate: Positive = Field(3e-4, description="peak learning rate")
+    strength: Positive = Field(10.0, description="weight of the variance, or of the adversary's reversed gradient")
     hidden: Count = Field(64, description="hidden width of the adversary")
     adversary_epochs: Count = Field(1, description="passes that train the adversary alone first")
 
@@ -107,10 +108,6 @@ class Step(TrainingStep):
     balanced: ClassVar[bool] = False
     others_per_track: ClassVar[int] = 2
 
-    def __init__(self, settings: Any) -> None:
-        super().__init__(settings)
-        self._means = Means()
-
     @property
     def alone(self) -> int:
         """Epochs of the adversary alone."""
@@ -156,14 +153,10 @@ class Step(TrainingStep):
         logits = batch.logits[batch.size :].gather(1, species[:, None])[:, 0]
         if self.settings.method == "flatness":
             found = self._uneven(logits, species, number)
-            self._means.add(unevenness=found)
+            self.means.add(unevenness=found)
             weighted: Tensor = self.settings.strength * found
             return weighted
         return self._guessed(logits, species, number, batch)
-
-    def figures(self) -> dict[str, float]:
-        """Return the variance, or the adversary's loss (nats)."""
-        return self._means.take()
 
     def _uneven(self, logits: Tensor, species: Tensor, number: Tensor) -> Tensor:
         import torch
@@ -181,5 +174,5 @@ class Step(TrainingStep):
         code = functional.one_hot(species, batch.labels.shape[1]).to(logits.dtype)
         guess = self._adversary(torch.cat([passed.unsqueeze(1), code], dim=1))
         loss = functional.cross_entropy(guess, number, reduction="sum") / max(1, len(number))
-        self._means.add(adversary_loss=loss)
+        self.means.add(adversary_loss=loss)
         return loss

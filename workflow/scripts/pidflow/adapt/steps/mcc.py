@@ -7,11 +7,10 @@ of its head.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from pidflow.adapt.means import Means
 from pidflow.adapt.steps.base import Batch, TrainingStep, TrainingStepSettings
 from pidflow.blocks import Positive
 
@@ -56,17 +55,9 @@ class Step(TrainingStep):
     Settings = Settings
     balanced: ClassVar[bool] = False
 
-    def __init__(self, settings: Any) -> None:
-        super().__init__(settings)
-        self._means = Means()
-
     def penalty(self, batch: Batch) -> Tensor:
         """Return the weighted confusion."""
         found = confusion(batch.logits[batch.size :], self.settings.temperature)
-        self._means.add(confusion=found)
+        self.means.add(confusion=found)
         weighted: Tensor = self.settings.strength * found
         return weighted
-
-    def figures(self) -> dict[str, float]:
-        """Return the confusion."""
-        return self._means.take()

@@ -6,11 +6,10 @@ A. Gretton et al., JMLR 13 (2012) 723 (unbiased estimate, lemma 6).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from pidflow.adapt.means import Means
 from pidflow.adapt.steps.base import Batch, TrainingStep, TrainingStepSettings
 from pidflow.blocks import Positive
 
@@ -30,13 +29,15 @@ class Settings(TrainingStepSettings):
     )
 
 
-def discrepancy(vectors: Tensor, widths: Sequence[float]) -> Tensor:
+def discrepancy(vectors: Tensor, weights: Tensor, widths: Sequence[float]) -> Tensor:
     """Return the unbiased estimate of the squared maximum mean discrepancy of two samples.
 
     Parameters
     ----------
     vectors
         Of B simulated tracks, then B of data, float32 [2B, W], B > 1.
+    weights
+        How much a simulated track and its partner of data count, float32 [B].
     widths
         Kernels exp(−d² / (width · s)), where s is the mean of d² over all pairs of tracks and carries no gradient.
     """
@@ -48,8 +49,9 @@ def discrepancy(vectors: Tensor, widths: Sequence[float]) -> Tensor:
     others = 1.0 - torch.eye(tracks, device=vectors.device)
     scale = ((distance * others).sum() / (tracks * (tracks - 1))).detach().clamp(min=1e-12)
     kernel = others * torch.stack([torch.exp(-distance / (width * scale)) for width in widths]).mean(dim=0)
-    within = (kernel[:half, :half].sum() + kernel[half:, half:].sum()) / (half * (half - 1))
-    between = kernel[:half, half:].mean()
+    share = weights / weights.sum()
+    within = (share @ (kernel[:half, :half] + kernel[half:, half:]) @ share) / (1.0 - share.square().sum())
+    between = share @ kernel[:half, half:] @ share
     return within - 2.0 * between
 
 
@@ -58,17 +60,9 @@ class Step(TrainingStep):
 
     Settings = Settings
 
-    def __init__(self, settings: Any) -> None:
-        super().__init__(settings)
-        self._means = Means()
-
     def penalty(self, batch: Batch) -> Tensor:
         """Return the weighted squared discrepancy."""
-        found = discrepancy(batch.vectors, self.settings.widths)
-        self._means.add(mmd=found)
+        found = discrepancy(batch.vectors, batch.weights, self.settings.widths)
+        self.means.add(mmd=found)
         weighted: Tensor = self.settings.strength * found
         return weighted
-
-    def figures(self) -> dict[str, float]:
-        """Return the squared discrepancy."""
-        return self._means.take()
