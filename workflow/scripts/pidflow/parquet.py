@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pidflow.errors import PidflowError
+
 _BATCH_ROWS = 100_000
 
 
@@ -19,6 +21,19 @@ def batches(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=None if columns is None else list(columns)):
             yield pa.Table.from_batches([batch])
+
+
+def require(path: str | Path, columns: Sequence[str]) -> None:
+    """Refuse a file of this workflow that lacks a column.
+
+    Raises
+    ------
+    PidflowError
+        If there is one.
+    """
+    present = set(pq.read_schema(path).names)
+    if missing := [name for name in columns if name not in present]:
+        raise PidflowError(f"{path} lacks column '{missing[0]}'; make the file again with the current configuration")
 
 
 def matrix(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from pidflow.errors import PidflowError
 from pidflow.evaluate.probe_schema import HeadRate, ProbeBin, ProbeRates, ProbeSpecies
 from pidflow.evaluate.schema import Estimate
 from pidflow.files import write_json
-from pidflow.parquet import batches
+from pidflow.parquet import batches, require
 from pidflow.physics import charge_sign
 from pidflow.scores import certainty_column
 from pidflow.tracks import BY_NAME, ROW_ID
@@ -102,7 +102,7 @@ def read_probes(
     legs = _read_legs(v0_tables)
     names = list(dict.fromkeys([*ROW_ID, "pt", *columns]))
     read = list(dict.fromkeys([*names, *(["split"] if split else [])]))
-    _require(dataset, read)
+    require(dataset, read)
     first, parts = 0, []
     for table in batches(dataset, read):
         position = pa.array(np.arange(first, first + table.num_rows))
@@ -124,7 +124,7 @@ def read_probes(
 def _read_legs(v0_tables: Iterable[str | Path]) -> pa.Table:
     parts = []
     for path in v0_tables:
-        _require(path, [*ROW_ID, *_LEG])
+        require(path, [*ROW_ID, *_LEG])
         table = pq.read_table(path, columns=[*ROW_ID, *_LEG])
         parts.append(_with_id(table).filter(pc.is_in(table["region"], pa.array(["signal", "sideband"]))))
     if not parts:
@@ -161,7 +161,7 @@ def probe_certainty(probes: Probes, scores: str | Path, species: Sequence[int]) 
         If the table lacks a column or does not hold the same tracks in the same order.
     """
     names = [certainty_column(pdg) for pdg in species]
-    _require(scores, [*ROW_ID, *names])
+    require(scores, [*ROW_ID, *names])
     first, parts = 0, [pq.read_schema(scores).empty_table().select([*ROW_ID, *names])]
     for table in batches(scores, [*ROW_ID, *names]):
         inside = probes.row[slice(*np.searchsorted(probes.row, [first, first + table.num_rows]))]
@@ -465,9 +465,3 @@ def score_interval(
         return None
     middle, width = half / square, root**0.5 / square
     return middle - width, middle + width
-
-
-def _require(path: str | Path, names: Sequence[str]) -> None:
-    present = set(pq.read_schema(path).names)
-    if missing := [name for name in names if name not in present]:
-        raise PidflowError(f"{path} lacks column '{missing[0]}'; make the file again with the current configuration")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pidflow.errors import PidflowError
+from pidflow.parquet import require
 from pidflow.scores import certainty_column
 from pidflow.tracks import BY_NAME, ROW_ID
 
@@ -85,7 +86,7 @@ class Tracks:
             If the table lacks a column or does not hold the same tracks in the same order.
         """
         certainties = [certainty_column(pdg) for pdg in species]
-        _require(scores, [*ROW_ID, *certainties])
+        require(scores, [*ROW_ID, *certainties])
         table = pq.read_table(scores, columns=[*ROW_ID, *certainties], read_dictionary=["source"])
         for name in ROW_ID:
             if not self.ids[name].equals(_id(table, name)):
@@ -115,7 +116,7 @@ def read_tracks(dataset: str | Path, columns: Sequence[str], split: str | None =
         If the file lacks a column or has no track in the set.
     """
     names = list(dict.fromkeys([*ROW_ID, "split", *columns]))
-    _require(dataset, names)
+    require(dataset, names)
     table = pq.read_table(dataset, columns=names, read_dictionary=["source"])
     kept = pc.equal(table["split"], split) if split else pa.array(np.ones(table.num_rows, bool))
     tracks = table.select(list(columns)).filter(kept)
@@ -133,9 +134,3 @@ def read_scored(
 
 def _id(table: pa.Table, name: str) -> pa.ChunkedArray:
     return table[name].cast(BY_NAME[name].dtype)
-
-
-def _require(path: str | Path, names: Sequence[str]) -> None:
-    present = set(pq.read_schema(path).names)
-    if missing := [name for name in names if name not in present]:
-        raise PidflowError(f"{path} lacks column '{missing[0]}'; make the file again with the current configuration")

@@ -11,8 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pidflow.adapt.response.cells import Grid, group_of
-from pidflow.adapt.response.fit import Comparison, Sample, Shape, SignalFit, fit_signal
+from pidflow.adapt.response.comparison import Comparison
+from pidflow.adapt.response.fit import SignalFit, fit_signal
 from pidflow.adapt.response.matching import Matching, fit_matching, pattern_of
+from pidflow.adapt.response.shape import Sample, Shape
 from pidflow.adapt.response.signals import Columns, Floats, Signal, signals
 from pidflow.adapt.response.yields import Yields, fit_yields, likelihoods
 from pidflow.adapt.steps.base import Surroundings

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from pidflow.adapt.response.signals import Floats
 from pidflow.adapt.response.smooth import design
-from pidflow.evaluate.figures.style import COLOURS, LINES, MARKERS, drawing, plain_log_ticks
+from pidflow.evaluate.figures.style import COLOURS, LINES, MARKERS, drawing, plain_log_ticks, shade
 from pidflow.files import read_json
 from pidflow.tracks import DETECTOR_PATTERNS
 
@@ -148,7 +148,7 @@ def _draw_signal(rows: Any, signal: Mapping[str, Any], name: str, colour: str, m
         if own is None:
             continue
         for part in (axes, below):
-            _shade(part, own.edges)
+            shade(part, own.edges)
         x, middle, low, high = own.curve
         axes.axhline(reference, color="0.4", lw=1.0, ls="--", zorder=1, label=_LEGEND[3])
         axes.fill_between(x, low, high, color="0.55", alpha=0.45, lw=0, zorder=2, label=_LEGEND[2])
@@ -248,11 +248,6 @@ def _range(signals: Sequence[Mapping[str, Any]], variable: str) -> tuple[float, 
 def _edges(inner: Sequence[float], outer: tuple[float, float]) -> Floats:
     """Return inner edges with the outer ones."""
     return np.array([min([outer[0], *inner]), *inner, max([outer[1], *inner])])
-
-
-def _shade(axes: Axes, edges: Floats) -> None:
-    for low, high in zip(edges[1::2], edges[2::2], strict=False):
-        axes.axvspan(low, high, color="0.95", lw=0, zorder=0)
 
 
 def _against_p(axes: Axes, p_range: tuple[float, float]) -> None:

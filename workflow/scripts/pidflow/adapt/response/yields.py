@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pidflow.adapt.response.cells import GROUPS, REST, Grid, charge_of
-from pidflow.adapt.response.fit import Comparison
+from pidflow.adapt.response.comparison import Comparison
 from pidflow.adapt.response.matching import pattern_of
 from pidflow.adapt.response.signals import Columns, Floats
 from pidflow.adapt.response.templates import FLAT

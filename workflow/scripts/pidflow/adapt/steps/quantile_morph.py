@@ -143,7 +143,7 @@ class Morph:
     ) -> Morph | None:  # fmt: skip
         """Compare both samples; None if no cell has enough tracks."""
         from pidflow.adapt.response.cells import Grid
-        from pidflow.adapt.response.fit import Sample
+        from pidflow.adapt.response.shape import Sample
 
         old, new = Sample.of(simulation, signal, weight), Sample.of(data, signal)
         if not len(old) or not len(new):

@@ -26,7 +26,7 @@ from pidflow.adapt.steps import base
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pidflow.adapt.response.fit import Shape
+    from pidflow.adapt.response.shape import Shape
     from pidflow.adapt.response.signals import Columns, Floats, Signal
     from pidflow.dataset.response import Response
 
@@ -274,7 +274,7 @@ class Step(base.SampleStep):
     def fit(self, simulation: Path, data: Path, surroundings: base.Surroundings) -> dict[str, Any]:
         """Find the pion band of each signal in training tracks of both samples."""
         from pidflow.adapt import tables
-        from pidflow.adapt.response import fit, signals
+        from pidflow.adapt.response import shape, signals
         from pidflow.adapt.response.cells import group_of
         from pidflow.dataset.response import read_response
         from pidflow.errors import PidflowError
@@ -298,10 +298,10 @@ class Step(base.SampleStep):
                 continue
             drawn = _drawn(np.flatnonzero(np.isfinite(samples[0].coordinates[signal.name])), samples[0].weight)
             own = {name: values[drawn] for name, values in samples[0].columns.items()}
-            shape = fit.Shape.of(fit.Sample.of(own, signal), group[drawn], signal)
+            bands = shape.Shape.of(shape.Sample.of(own, signal), group[drawn], signal)
             places = (np.array([point[key] for point in points]) for key in ("p", "offset", "scale"))
             log_p, offset, scale = np.log(next(places)), *places
-            self._tunings.append(Tuning(signal, shape, log_p, offset, scale, points))
+            self._tunings.append(Tuning(signal, bands, log_p, offset, scale, points))
         if not self._tunings:
             raise PidflowError(
                 f"{data}: no detector signal has enough tracks in data and in simulation to be tuned; "

@@ -193,7 +193,7 @@ def plot_latent(
         if (space := latent_space(model, samples[str(simulation[label])], measured, seed=seed)) is not None
     }
     names = {path: [label for label in models if str(simulation[label]) == path] for path in paths}
-    # in tenths of an inch: with ratios that are no whole numbers the layout is not reproducible
+    # in tenths of an inch
     first, other = 13 + 3 * len(features), 43
     with drawing(output, 15.0, 1.2 + 0.1 * (first + other * len(spaces)), title) as figure:
         grid = figure.add_gridspec(1 + len(spaces), 3, height_ratios=[first, *([other] * len(spaces))])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pidflow.evaluate.figures.methods import main_methods, method_style, ordered
-from pidflow.evaluate.figures.style import PT_LABEL, class_label, drawing, error_bars, plain_log_ticks
+from pidflow.evaluate.figures.style import PT_LABEL, class_label, drawing, error_bars, plain_log_ticks, shade
 from pidflow.evaluate.schema import Metrics, SpeciesMetrics, read_metrics
 
 _QUANTITIES = (("purity", "Purity"), ("efficiency", "Efficiency"), ("f1", r"$\mathit{F}_{1}$"))
@@ -49,7 +49,7 @@ def plot_performance(metrics: Sequence[str | Path], output: str | Path, *, title
                     _draw(axes, x, part, name, label=method.model, **style)
         edges = _edges(methods[0])
         for axes in grid.flat:
-            _shade(axes, edges)
+            shade(axes, edges)
         for column, pdg in zip(grid.T, species, strict=True):
             column[0].set_title(class_label(pdg, species))
             column[-1].set_xlabel(PT_LABEL)
@@ -90,7 +90,7 @@ def plot_methods_pt(metrics: Sequence[str | Path], output: str | Path, *, publis
         for i, pdg in enumerate(species):
             band, column = divmod(i, columns)
             for axes, (name, label) in zip(grid[2 * band : 2 * band + 2, column], _QUANTITIES[:2], strict=True):
-                _shade(axes, edges)
+                shade(axes, edges)
                 for j, method in enumerate(methods):
                     part = models[method].species[i]
                     # the middle of the bin holds the points
@@ -132,11 +132,6 @@ def _draw(axes: Axes, x: NDArray[np.float64], part: SpeciesMetrics, name: str, b
 def _edges(metrics: Metrics) -> list[float]:
     bins = metrics.species[0].pt
     return [bins[0].low, *(rates.high for rates in bins)]
-
-
-def _shade(axes: Axes, edges: Sequence[float]) -> None:
-    for low, high in zip(edges[1::2], edges[2::2], strict=False):
-        axes.axvspan(low, high, color="0.95", lw=0, zorder=0)
 
 
 def _set_axes(axes: Axes, edges: Sequence[float]) -> None:

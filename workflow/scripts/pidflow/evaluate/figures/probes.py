@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pidflow.evaluate.figures.style import COLOURS, MARKERS, PT_LABEL, drawing, error_bars, plain_log_ticks
+from pidflow.evaluate.figures.style import COLOURS, MARKERS, PT_LABEL, drawing, error_bars, plain_log_ticks, shade
 from pidflow.evaluate.probe_schema import HeadRate, ProbeBin, ProbeRates, ProbeSpecies
 from pidflow.physics import symbol
 
@@ -54,7 +54,7 @@ def plot_probes(series: Mapping[str, ProbeRates], output: str | Path, *, title: 
         grid = figure.subplots(len(rows), len(columns), sharex=True, squeeze=False)
         for row, head in zip(grid, rows, strict=True):
             for axes, codes in zip(row, columns, strict=True):
-                _shade(axes, edges)
+                shade(axes, edges)
                 ends = [
                     _draw(axes, _part(rates, codes), head, name, i, len(series))
                     for i, (name, rates) in enumerate(series.items())
@@ -106,11 +106,6 @@ def _label(probe: int, head: int) -> str:
     if probe == head:
         return f"Efficiency of {symbol(head, signed=False)}"
     return rf"Share of {symbol(probe, signed=False)} taken for {symbol(head, signed=False)}"
-
-
-def _shade(axes: Axes, edges: Sequence[float]) -> None:
-    for low, high in zip(edges[1::2], edges[2::2], strict=False):
-        axes.axvspan(low, high, color="0.95", lw=0, zorder=0)
 
 
 def _set_axes(axes: Axes, edges: Sequence[float], is_efficiency: bool, ends: NDArray[np.float64]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+_POSITION_DIGITS = 5
 
 PT_LABEL = r"$\mathit{p}_{\mathrm{T}}$ (GeV/$\mathit{c}$)"
 P_TPC_LABEL = r"$\mathit{p}_{\mathrm{TPC}}$ (GeV/$\mathit{c}$)"
@@ -63,9 +65,20 @@ def drawing(output: str | Path, width: float, height: float, title: str) -> Iter
         if title:
             figure.suptitle(title)
         yield figure
+        _settle(figure)
         metadata = {"Date": None} if Path(output).suffix == ".svg" else {"Software": None}
         with replacing(output) as temporary:
             figure.savefig(temporary, dpi=110, metadata=metadata)
+
+
+def _settle(figure: Figure) -> None:
+    """Lay a figure out once and for all; the solver's last digits, which are not reproducible, are rounded away."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, _POSITION_DIGITS).tolist())
 
 
 def is_signed(species: Sequence[int]) -> bool:
@@ -93,6 +106,13 @@ def error_bars(estimates: Sequence[Estimate]) -> tuple[NDArray[np.float64], NDAr
         for name in ("value", "low", "high")
     )
     return values, np.maximum(np.stack([values - low, high - values]), 0.0)
+
+
+def shade(axes: Axes, edges: Iterable[float]) -> None:
+    """Shade every other bin between edges of momentum or pseudorapidity, the second one first."""
+    edges = list(edges)
+    for low, high in zip(edges[1::2], edges[2::2], strict=False):
+        axes.axvspan(low, high, color="0.95", lw=0, zorder=0)
 
 
 def plain_log_ticks(axes: Axes) -> None:
