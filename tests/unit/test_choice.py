@@ -1,7 +1,6 @@
-"""Choice among adapted models, and the efficiencies to expect of the chosen one."""
+"""Choice among adapted models: what is looked at, and what is written."""
 
 import csv
-import itertools
 import json
 import runpy
 from collections.abc import Mapping
@@ -15,355 +14,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from adapt_samples import dataset, unlabelled, values, with_values
 from checkout import ROOT
+from choice_sample import EDGES, ROW, SPECIES
+from models_sample import content
 from snakemake.iocontainers import InputFiles
-from test_adapt_sample_steps import dataset, unlabelled, values, with_values
 
 from pidflow import jobs
-from pidflow.adapt.choice import select
 from pidflow.adapt.choice.assess import Samples, assess, read_samples
 from pidflow.adapt.choice.efficiency import Selected, efficiencies
-from pidflow.adapt.choice.sample import Looked, look
+from pidflow.adapt.choice.sample import look
 from pidflow.adapt.choice.scores import macro_auc
-from pidflow.adapt.choice.select import Adapted, Measured, rejected, replicated_auc, select_model
+from pidflow.adapt.choice.select import Adapted, select_model
 from pidflow.adapt.sample import VARIATION, VARIATIONS
 from pidflow.config.adapt import AUTOMATIC, UNADAPTED, Choice
 from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
-from pidflow.evaluate.intervals import replica_weights
 from pidflow.models import load, settings_of
 from pidflow.tracks import DETECTOR_PATTERNS, ROW_ID, WEIGHT
 from pidflow.train.fit import fit_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Usage of np.ndarray subset:UserWarning")
 
-SPECIES = (211, 321, 2212)
 FEATURES = ("p", "sign", "tpc_signal", "beta")
-EDGES = (0.2, 0.5, 1.0, 3.0)
-ROW = ["pdg", "pt_low", "pt_high", "tracks", "efficiency", "statistical", "response", "methods", "systematic",
-       "unadapted"]  # fmt: skip
-
-
-def looked(features: Any, labels: Any, *, pt: Any = None, collision: Any = None, weights: Any = None) -> Looked:
-    """Return tracks whose features may as well be certainties."""
-    n = len(labels)
-    columns = {
-        "pt": np.ones(n) if pt is None else pt,
-        "collision_id": np.arange(n, dtype=np.uint64) if collision is None else np.asarray(collision, np.uint64),
-    }
-    own = np.ones(n) if weights is None else np.asarray(weights, float)
-    return Looked(np.asarray(features, np.float32), pa.table(columns), np.asarray(labels, np.uint8), own)
-
-
-# areas under the curve and their replicas
-
-
-def tracks_with_ties(weighted: bool = True) -> Looked:
-    rng = np.random.default_rng(2)
-    labels = (rng.integers(0, 4, 300)[:, None] == np.arange(3)).astype(np.uint8)
-    certainty = np.round(np.clip(0.3 * labels + rng.uniform(0.0, 0.7, (300, 3)), 0, 1), 1)
-    certainty[rng.random((300, 3)) < 0.1] = np.nan
-    collision = rng.integers(0, 60, 300) * 7 + 3
-    return looked(certainty, labels, collision=collision, weights=rng.uniform(0.1, 3.0, 300) if weighted else None)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_area_is_that_of_the_scores(weighted: bool) -> None:
-    tracks = tracks_with_ties(weighted)
-    found = replicated_auc(tracks.features, tracks, 5, 1)
-    assert found.shape == (6,)
-    assert found[0] == pytest.approx(macro_auc(tracks.features, tracks.labels, tracks.weights), rel=1e-12)
-
-
-def test_replicas_repeat_collisions() -> None:
-    tracks = tracks_with_ties()
-    assert tracks.labels is not None
-    found = replicated_auc(tracks.features, tracks, 12, 9)
-    names, place = np.unique(tracks.collision, return_inverse=True)
-    often = replica_weights(9, 12, len(names))[place]
-    for replica, area in enumerate(found):
-        rows = np.repeat(np.arange(300), often[:, replica])
-        expected = macro_auc(tracks.features[rows], tracks.labels[rows], tracks.weights[rows])
-        assert area == pytest.approx(expected, rel=1e-12)
-    assert np.std(found[1:]) > 0.005
-    # the same collisions in the replicas of every model
-    better = replicated_auc(tracks.features, tracks, 12, 9)
-    np.testing.assert_array_equal(found, better)
-
-
-def test_species_without_tracks_does_not_count() -> None:
-    tracks = tracks_with_ties()
-    labels = np.array(tracks.labels)
-    labels[:, 1] = 0
-    absent = looked(tracks.features, labels, collision=tracks.collision, weights=tracks.weights)
-    two = looked(tracks.features[:, [0, 2]], labels[:, [0, 2]], collision=tracks.collision, weights=tracks.weights)
-    np.testing.assert_allclose(
-        replicated_auc(absent.features, absent, 4, 1), replicated_auc(two.features, two, 4, 1), rtol=1e-12
-    )
-
-
-# the rule
-
-
-def found(*auc: float, floor: float = 0.9, **patterns: float) -> Measured:
-    own = dict.fromkeys(DETECTOR_PATTERNS, floor) | {name.replace("_", "+"): v for name, v in patterns.items()}
-    return Measured(np.array(auc), own, {})
-
-
-@pytest.mark.parametrize(
-    ("patterns", "reason"),
-    [
-        ({}, ""),
-        ({"TPC": 0.86, "TPC_TOF": 0.95}, ""),
-        ({"TPC_TRD": 0.85}, ""),
-        ({"TPC_TRD": 0.8499}, "loses 0.0501 macro AUC on TPC+TRD tracks of simulation, more than 0.05"),
-        ({"TPC": 0.5, "TPC_TRD_TOF": 0.1}, "loses 0.4000 macro AUC on TPC tracks of simulation, more than 0.05"),
-        ({"TPC_TOF": float("nan")}, "loses nan macro AUC on TPC+TOF tracks of simulation, more than 0.05"),
-    ],
-)
-def test_candidate_that_loses_on_a_pattern_is_out(patterns: dict[str, float], reason: str) -> None:
-    # 0.9 − 0.85 is a little more than 0.05 in binary
-    measured = {UNADAPTED: found(0.9, floor=0.9 - 1e-9), "other": found(0.99, **patterns)}
-    assert rejected("other", measured, Choice()) == reason
-    assert rejected(UNADAPTED, measured, Choice()) == ""
-    assert rejected("other", measured, Choice(floor=0.99)) == (
-        "" if "nan" not in reason else reason.replace("05", "99")
-    )
-
-
-def test_pattern_that_simulation_lacks_rejects_no_one() -> None:
-    measured = {UNADAPTED: found(0.9, TPC_TRD=float("nan")), "other": found(0.9, TPC_TRD=float("nan"))}
-    assert rejected("other", measured, Choice()) == ""
-
-
-TRAINED_ON = {UNADAPTED: "simulation", "one": "a", "two": "b", "best": "b", "worst": "a"}
-WHERE = "on the simulated sample '{}', which resembles data most"
-
-
-def rule(
-    measured: Mapping[str, Measured], yardstick: str = "c", method: str = AUTOMATIC, **settings: float
-) -> tuple[str, str]:
-    """Choose; by default, no candidate was trained on the yardstick."""
-    chosen = Choice(**settings)
-    reasons = {name: rejected(name, measured, chosen) for name in measured}
-    return select._chosen(measured, reasons, TRAINED_ON, yardstick, method, chosen)
-
-
-BEFORE = found(0.8, 0.79, 0.81, 0.80, 0.80)
-AFTER = found(0.82, 0.80, 0.84, 0.83, 0.81)
-"""The gain is 0.02, with replicas 0.01, 0.03, 0.03, 0.01: an error of 0.01."""
-
-
-def test_best_on_the_yardstick_is_chosen() -> None:
-    measured = {UNADAPTED: BEFORE, "one": found(0.81, 0.80, 0.82, 0.81, 0.81), "two": AFTER}
-    for yardstick in ("a", "b", "c", "simulation"):
-        expected = ("two", f"its macro AUC is the highest {WHERE.format(yardstick)}")
-        assert rule(measured, yardstick, significance=0.9) == expected
-
-
-def test_unadapted_model_stays_within_the_error_of_the_gain() -> None:
-    measured = {UNADAPTED: BEFORE, "two": AFTER}
-    assert rule(measured, significance=1.9)[0] == "two"
-    chosen, why = rule(measured, significance=2.5)
-    assert chosen == UNADAPTED
-    assert why == (
-        f"its macro AUC {WHERE.format('c')}, is within 2.5 standard errors of the highest "
-        "(two, higher by 0.02000 ± 0.01000), and it is the model as it was"
-    )
-    # the error is that of the difference, not of either
-    apart = {UNADAPTED: BEFORE, "two": found(0.82, 0.81, 0.83, 0.82, 0.82)}
-    assert rule(apart, significance=100.0)[0] == "two"
-
-
-def test_unadapted_model_stays_if_nothing_is_better() -> None:
-    for auc in (0.79, 0.8):
-        chosen, why = rule({UNADAPTED: BEFORE, "two": found(auc, 0.9, 0.9, 0.9, 0.9)}, significance=0.0)
-        assert (chosen, why) == (UNADAPTED, f"its macro AUC is the highest {WHERE.format('c')}")
-
-
-def test_of_equals_the_one_that_was_trained_on_the_yardstick_is_chosen() -> None:
-    # behind 'two' by 0.01, with replicas 0, 0.02, 0.02, 0: an error of 0.01
-    measured = {UNADAPTED: BEFORE, "one": found(0.81, 0.80, 0.82, 0.81, 0.81), "two": AFTER}
-    assert rule(measured, "a", significance=0.9)[0] == "two"
-    chosen, why = rule(measured, "a", significance=1.1)
-    assert chosen == "one"
-    assert why == (
-        f"its macro AUC {WHERE.format('a')}, is within 1.1 standard errors of the highest "
-        "(two, higher by 0.01000 ± 0.01000), and it was trained on that sample"
-    )
-    # before the unadapted model too, even if that is the best
-    assert rule(measured, "a", significance=2.5)[0] == "one"
-    assert rule({UNADAPTED: AFTER, "one": measured["one"]}, "a", significance=1.1)[0] == "one"
-    # of several, the best; the unadapted model if the plain sample is the yardstick
-    several = measured | {"best": found(0.815, 0.80, 0.83, 0.82, 0.81)}
-    assert rule(several, "b", significance=2.5)[0] == "two"
-    assert rule(several, "simulation", significance=2.5)[0] == UNADAPTED
-    # none of them was: the best, if the unadapted model is not an equal
-    assert rule(measured, "c", significance=1.1)[0] == "two"
-
-
-def test_rejected_candidate_is_not_chosen() -> None:
-    measured = {UNADAPTED: BEFORE, "best": found(0.99, 0.99, 0.99, 0.99, 0.99, TPC=0.5), "two": AFTER}
-    for yardstick in ("b", "c"):
-        assert rule(measured, yardstick, significance=1.0)[0] == "two"
-        assert rule({name: measured[name] for name in (UNADAPTED, "best")}, yardstick)[0] == UNADAPTED
-
-
-def test_named_candidate_is_taken_whatever_its_scores() -> None:
-    measured = {UNADAPTED: BEFORE, "worst": found(0.1, 0.1, 0.1, 0.1, 0.1, TPC=0.5), "two": AFTER}
-    assert rule(measured, method="worst") == ("worst", "the configuration names it")
-
-
-# efficiencies
-
-
-def by_hand(selected: Selected, score: Any, tracks: Looked) -> dict[tuple[int, float, float], tuple[float, float]]:
-    """Return efficiency and effective number of true tracks of each species and bin."""
-    assert tracks.labels is not None
-    certainty, pt = score(tracks.features), tracks.number("pt")
-    edges, result = selected.pt_edges, {}
-    for s, pdg in enumerate(selected.species):
-        for low, high in [*itertools.pairwise(edges), (edges[0], edges[-1])]:
-            own = [n for n in range(len(pt)) if tracks.labels[n, s] and low <= pt[n] < high]
-            total = sum(tracks.weights[n] for n in own)
-            square = sum(tracks.weights[n] ** 2 for n in own)
-            kept = sum(tracks.weights[n] for n in own if certainty[n, s] >= selected.threshold)
-            result[pdg, low, high] = (kept / total, total**2 / square) if own else (float("nan"), 0.0)
-    return result
-
-
-@dataclass
-class Counted:
-    """Tracks whose features are certainties, and what is known of their efficiencies."""
-
-    selected: Selected
-    tables: list[Looked]
-
-
-@pytest.fixture
-def counted(tmp_path: Path) -> Counted:
-    rng = np.random.default_rng(4)
-    names = ("tpc_signal", "beta", "trd_signal")
-
-    def tracks(n: int, better: float) -> Looked:
-        number = rng.integers(0, 4, n)
-        labels = number[:, None] == np.arange(3)
-        certainty = np.clip(rng.uniform(0.0, 0.8, (n, 3)) + better * labels, 0, 1)
-        certainty[rng.random((n, 3)) < 0.02] = np.nan
-        pt = rng.choice([0.1, 0.2, 0.3, 0.5, 0.7, 1.5, 3.0, 4.0], n)
-        # the last species is in the lowest bin a handful of times, and never in the one above
-        pt[(number == 2) & (pt < 1.0) & (np.arange(n) > n // 30)] = 2.0
-        pt[(number == 2) & (pt < 1.0) & (pt > 0.4)] = 2.0
-        return looked(certainty, labels, pt=pt, weights=rng.uniform(0.2, 2.0, n))
-
-    target, plain = tracks(900, 0.3), tracks(700, 0.4)
-    varied = [tracks(800, 0.3 + 0.02 * rng.normal()) for _ in range(VARIATIONS)]
-    parts = []
-    for number, own in enumerate(varied):
-        columns = {name: own.features[:, place] for place, name in enumerate(names)}
-        pdg = np.where(own.labels.any(axis=1), np.array(SPECIES)[own.labels.argmax(axis=1)], 11)  # type: ignore[union-attr]
-        columns |= {"pt": own.number("pt"), "pdg_code": pa.array(pdg, pa.int32(), mask=pdg == 11)}
-        columns |= {WEIGHT.name: own.weights, VARIATION: np.full(len(pdg), number, np.int8)}
-        parts.append(pa.table(columns))
-    pq.write_table(pa.concat_tables(parts), tmp_path / "variations.parquet")
-    selected = Selected(target, plain, tmp_path / "variations.parquet", names, SPECIES, 0.5, EDGES)
-    return Counted(selected, varied)
-
-
-def plain_score(features: Any) -> Any:
-    return features
-
-
-SCORES = {"one": plain_score, "two": lambda features: 0.9 * features, "three": lambda features: 1.1 * features}
-
-
-def test_efficiencies_are_those_of_a_count_by_hand(counted: Counted) -> None:
-    selected = counted.selected
-    rows = efficiencies(selected, SCORES, "two")
-    assert all(list(row) == ROW for row in rows)
-    of_model = {name: by_hand(selected, score, selected.target) for name, score in SCORES.items()}
-    unadapted = by_hand(selected, SCORES["two"], selected.plain)
-    varied = [by_hand(selected, SCORES["two"], own) for own in counted.tables]
-    expected = [bin for bin, (_, tracks) in of_model["two"].items() if tracks >= 5]
-    assert [(row["pdg"], row["pt_low"], row["pt_high"]) for row in rows] == expected
-    assert 3 * len(EDGES) - len(expected) == 2
-    for bin, row in zip(expected, rows, strict=True):
-        nominal, tracks = of_model["two"][bin]
-        every = [found[bin][0] for found in of_model.values()]
-        response = np.std([found[bin][0] for found in varied], ddof=1)
-        methods = (max(every) - min(every)) / 2
-        statistical = max(np.sqrt(nominal * (1 - nominal) / tracks), 1 / tracks)
-        numbers = (
-            round(tracks, 1),
-            nominal,
-            statistical,
-            response,
-            methods,
-            np.hypot(response, methods),
-            unadapted[bin][0],
-        )
-        for name, number in zip(ROW[3:], numbers, strict=True):
-            assert row[name] == pytest.approx(number, abs=6e-7), name
-        assert row["response"] > 0 and row["methods"] > 0 and row["unadapted"] != row["efficiency"]
-
-
-def test_only_accepted_candidates_make_the_systematic(counted: Counted) -> None:
-    alone = efficiencies(counted.selected, {"two": SCORES["two"]}, "two")
-    assert all(row["methods"] == 0.0 and row["systematic"] == row["response"] > 0 for row in alone)
-
-
-@pytest.mark.parametrize("empty", [False, True])
-def test_without_variations_the_response_adds_nothing(counted: Counted, tmp_path: Path, empty: bool) -> None:
-    """A step that knows no errors leaves an empty file, and may have given no weights."""
-    path = tmp_path / "empty.parquet" if empty else None
-    if path is not None:
-        assert counted.selected.variations is not None
-        pq.write_table(pq.read_table(counted.selected.variations).slice(0, 0).drop_columns(WEIGHT.name), path)
-    selected = Selected(**{**vars(counted.selected), "variations": path})
-    rows = efficiencies(selected, SCORES, "two")
-    assert rows and all(row["response"] == 0.0 and row["systematic"] == row["methods"] for row in rows)
-
-
-def test_variations_without_weights_count_each_track_once(counted: Counted, tmp_path: Path) -> None:
-    assert counted.selected.variations is not None
-    table = pq.read_table(counted.selected.variations)
-    pq.write_table(table.drop_columns(WEIGHT.name), tmp_path / "plain.parquet")
-    place = table.schema.get_field_index(WEIGHT.name)
-    pq.write_table(table.set_column(place, WEIGHT.name, pa.array(np.ones(len(table)))), tmp_path / "ones.parquet")
-    plain, ones, weighted = (
-        efficiencies(Selected(**{**vars(counted.selected), "variations": path}), SCORES, "two")
-        for path in (tmp_path / "plain.parquet", tmp_path / "ones.parquet", counted.selected.variations)
-    )
-    assert plain == ones != weighted
-
-
-@pytest.mark.parametrize(
-    ("weights", "kept", "tracks", "error"),
-    [
-        ([1.0] * 4, 4, None, None),
-        ([1.0] * 5, 5, 5.0, 0.2),
-        ([1.0] * 5, 0, 5.0, 0.2),
-        ([1.0] * 100, 100, 100.0, 0.01),
-        ([1.0] * 100, 50, 100.0, 0.05),
-        # worth less than their number: (Σ w)² / Σ w²
-        ([10.0] + [1.0] * 9, 10, None, None),
-        ([3.0] + [1.0] * 9, 10, 8.0, 0.125),
-    ],
-)
-def test_bins_of_very_few_tracks_are_left_out(
-    weights: list[float], kept: int, tracks: float | None, error: float | None
-) -> None:
-    """Of fewer than five tracks nobody expects an efficiency; the error never exceeds that of a track of five."""
-    certainty = np.where(np.arange(len(weights)) < kept, 1.0, 0.0)[:, None]
-    own = looked(certainty, np.ones((len(weights), 1)), weights=weights)
-    rows = efficiencies(Selected(own, own, None, ("x",), (211,), 0.5, (0.5, 2.0)), {"one": plain_score}, "one")
-    if tracks is None:
-        assert rows == []
-    else:
-        assert len(rows) == 2
-        for row in rows:
-            assert (row["tracks"], row["statistical"]) == (tracks, pytest.approx(error, abs=1e-6))
-            assert row["statistical"] <= 0.25
 
 
 # what is looked at
@@ -545,10 +218,6 @@ def test_scores_of_a_model(production: Production) -> None:
 @pytest.fixture(scope="module")
 def selected(production: Production) -> Path:
     return production.select(production.folder / "selected")
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def choice_of(folder: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from adapt_samples import dataset, unlabelled, values, with_values
 from checkout import ROOT, copy_repository
 from models_sample import fse, library_state  # noqa: F401
-from test_adapt_sample_steps import dataset, unlabelled, values, with_values
 from test_choice import v0s_of
 from tracks_sample import CHARGED, TOF, TPC
 
