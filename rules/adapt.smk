@@ -136,13 +136,16 @@ rule select_model:
 
 CALIBRATED = [name for name in SAMPLES if CONFIG.adapt.last(name).kind == "calibrate_response"]
 
-PROBES_FIGURE = report(
-    f"<results>/{{run}}/adapt/probes.{IMAGE}",
-    caption="../workflow/report/probes.rst",
-    category="Run {run}",
-    subcategory="Adaptation to data",
-    labels={"figure": "V0 probes"},
-)
+PROBES = {
+    "probes": report(
+        f"<results>/{{run}}/adapt/probes.{IMAGE}",
+        caption="../workflow/report/probes.rst",
+        category="Run {run}",
+        subcategory="Adaptation to data",
+        labels={"figure": "V0 probes"},
+    ),
+    "rates": "<results>/{run}/adapt/probes.json",
+}
 
 
 rule plot_adaptation:
@@ -156,7 +159,7 @@ rule plot_adaptation:
         choice=rules.select_model.output.choice,
         efficiency=rules.select_model.output.efficiency,
     output:
-        **{"probes": PROBES_FIGURE} if CONFIG.ingest.v0 else {},
+        **PROBES if CONFIG.ingest.v0 else {},
         calibration=[
             report(
                 f"<results>/{{run}}/adapt/{name}/calibration.{IMAGE}",

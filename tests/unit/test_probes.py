@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from scipy.stats import norm
 from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
 from pidflow.evaluate.figures.probes import plot_probes
-from pidflow.evaluate.probe_schema import HeadRate, ProbeBin, ProbeRates, ProbeSpecies, read_probe_rates
+from pidflow.evaluate.probe_schema import HeadRate, ProbeBin, ProbeRates, ProbeSpecies
 from pidflow.evaluate.probes import (
     PROBES,
     Probes,
-    compute_probes,
-    probe_certainty,
     rate_arrays,
     rates,
     read_probes,
@@ -28,7 +25,6 @@ from pidflow.evaluate.probes import (
     true_rates,
 )
 from pidflow.physics import charge_sign
-from pidflow.scores import certainty_column
 from pidflow.tracks import DATASET_COLUMNS
 from pidflow.tracks import schema as track_schema
 from pidflow.v0s import KINDS
@@ -252,7 +248,7 @@ class Sample:
 
     def __init__(self, folder: Path, n: int = 4000) -> None:
         random = np.random.default_rng(5)
-        self.dataset, self.scores = folder / "dataset.parquet", folder / "scores.parquet"
+        self.dataset = folder / "dataset.parquet"
         self.source = np.repeat(["b.root", "a.root"], n // 2)
         self.row = np.tile(np.arange(n // 2), 2).astype(np.int32)
         self.pdg = random.choice([211, -211, 2212, -2212, 11, -11], n)
@@ -265,8 +261,6 @@ class Sample:
         fields = track_schema(DATASET_COLUMNS)
         arrays = [pa.array(own[f.name]).cast(f.type) if f.name in own else pa.nulls(n, f.type) for f in fields]
         pq.write_table(pa.Table.from_arrays(arrays, schema=fields), self.dataset)
-        certainties = dict(zip(map(certainty_column, SPECIES), self.certainty.T, strict=True))
-        pq.write_table(pa.table(ids | certainties), self.scores)
         legs = random.permutation(n)[: n // 2]
         kinds = {211: "k0s", -211: "lambda", 2212: "lambda", -2212: "antilambda", 11: "gamma", -11: "gamma"}
         self.region = np.array(["signal", "sideband", "other"])[random.choice(3, n // 2, p=[0.8, 0.1, 0.1])]
@@ -310,21 +304,6 @@ def test_probes_are_found_by_their_identity(sample: Sample, split: str | None) -
     assert probes.columns.column_names == ["source", "data_frame", "row", "pt", "sign"]
     np.testing.assert_array_equal([KINDS[i].key for i in probes.kind[probes.pdg == 11]], "gamma")
     assert 0 < np.mean(~probes.signal) < 0.2
-    found = probe_certainty(probes, sample.scores, SPECIES)
-    np.testing.assert_array_equal(found, sample.certainty[expected])
-
-
-def test_scores_of_other_tracks_are_refused(sample: Sample, tmp_path: Path) -> None:
-    probes = read_probes(sample.dataset, sample.v0s, [])
-    table = pq.read_table(sample.scores)
-    other = tmp_path / "other.parquet"
-    for wrong in (table.slice(1), table.slice(0, 100)):
-        pq.write_table(wrong, other)
-        with pytest.raises(PidflowError, match=r"other\.parquet does not score the probes' tracks"):
-            probe_certainty(probes, other, SPECIES)
-    pq.write_table(table.drop_columns(["certainty_321"]), other)
-    with pytest.raises(PidflowError, match="certainty_321"):
-        probe_certainty(probes, other, SPECIES)
 
 
 def test_absent_tables_and_columns_are_named(sample: Sample) -> None:
@@ -333,21 +312,12 @@ def test_absent_tables_and_columns_are_named(sample: Sample) -> None:
     with pytest.raises(PidflowError, match="colour"):
         read_probes(sample.dataset, sample.v0s, ["colour"])
     with pytest.raises(PidflowError, match="lacks column 'kind'"):
-        read_probes(sample.dataset, [sample.scores], [])
+        read_probes(sample.dataset, [sample.dataset], [])
 
 
-def computed(sample: Sample, folder: Path, **changes: Any) -> ProbeRates:
-    output = folder / "probes.json"
-    options = {"run": 1, "sample": "data", "cuts": CUTS, **OPTIONS, **changes}
-    found = compute_probes(sample.dataset, sample.v0s, {"fse": sample.scores}, {"fse": output}, **options)
-    assert read_probe_rates(output) == found["fse"]
-    return found["fse"]
-
-
-def test_file_holds_what_a_loop_over_legs_counts(sample: Sample, tmp_path: Path) -> None:
-    found = computed(sample, tmp_path)
+def test_rates_are_what_a_loop_over_legs_counts(sample: Sample) -> None:
     probes = read_probes(sample.dataset, sample.v0s, [], split="test")
-    for own in found.probes[:6]:
+    for own in rates(probes, sample.certainty[probes.row], cuts=CUTS, **OPTIONS)[:6]:
         for one in own.pt:
             counts = {pdg: [0.0, 0.0] for pdg in SPECIES}
             for row, pdg, kind, signal in zip(probes.row, probes.pdg, probes.kind, probes.signal, strict=True):
@@ -358,25 +328,22 @@ def test_file_holds_what_a_loop_over_legs_counts(sample: Sample, tmp_path: Path)
                         counts[code][1] += weight
             for code, (selected, total) in counts.items():
                 assert head(one, code).rate.value == pytest.approx(selected / total)
-    truth = computed(sample, tmp_path, truth=True, split=None)
-    assert sum(one.n_probes for own in truth.probes[:6] for one in own.pt) == sum(
-        read_probes(sample.dataset, sample.v0s, []).signal
-    )
 
 
-def test_file_that_is_none_is_refused(sample: Sample, tmp_path: Path) -> None:
-    computed(sample, tmp_path)
-    path = tmp_path / "probes.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["probes"][0]["pt"][0]["colour"] = 1
-    path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(PidflowError, match=r"probes\.0\.pt\.0\.colour"):
-        read_probe_rates(path)
+def test_all_probes_of_a_labelled_sample_are_counted(sample: Sample) -> None:
+    probes = read_probes(sample.dataset, sample.v0s, ["pdg_code"])
+    found = true_rates(probes, sample.certainty[probes.row], **OPTIONS)
+    assert sum(one.n_probes for own in found[:6] for one in own.pt) == sum(probes.signal)
 
 
 def test_figure_is_drawn_twice_with_the_same_bytes(sample: Sample, tmp_path: Path) -> None:
-    found = computed(sample, tmp_path)
-    series = {"data": found, "truth of the data": computed(sample, tmp_path, truth=True)}
+    probes = read_probes(sample.dataset, sample.v0s, ["pdg_code"], split="test")
+    certainty = sample.certainty[probes.row]
+    measured, true = rates(probes, certainty, cuts=CUTS, **OPTIONS), true_rates(probes, certainty, **OPTIONS)
+    series = {
+        label: ProbeRates(run=1, model="fse", sample="data", threshold=0.5, confidence=0.68, probes=found)
+        for label, found in {"data": measured, "truth of the data": true}.items()
+    }
     for name in ("a.png", "b.png"):
         plot_probes(series, tmp_path / name, title="Run 1")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -15,6 +15,7 @@ import pytest
 from checkout import Checkout
 
 from pidflow.config import load_runs
+from pidflow.evaluate.probe_schema import ProbeRates
 from pidflow.files import sha256
 from pidflow.model import model_digest
 from pidflow.models import load
@@ -144,6 +145,16 @@ def test_an_adapted_sample_has_the_rows_and_labels_of_the_plain_one(production: 
         probes = pq.read_table(folder / f"dataset/{sample}.probes.parquet")
         assert probes.num_rows > 0 and set(probes["run"].to_pylist()) == {run}
         assert (probes["pdg_code"].null_count == probes.num_rows) == (sample == "data")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_rates_of_probes_are_a_table_too(production: Checkout, run: int) -> None:
+    found = json.loads((production.folder / f"results/{run}/adapt/probes.json").read_text())
+    assert len(found) == 4
+    for label, part in found.items():
+        rates = ProbeRates.model_validate(part)
+        assert (rates.run, rates.sample) == (run, label.split(",")[0])
+        assert sum(one.n_probes for own in rates.probes for one in own.pt) > 100
 
 
 def test_report_is_one_self_contained_file_with_both_runs(production: Checkout) -> None:

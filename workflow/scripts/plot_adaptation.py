@@ -1,7 +1,7 @@
 """Draw the adaptation to data: what was fitted, the choice, what it gives on data, the shift before and after.
 
 Input: what the adaptation made, the unadapted model and the candidates, the samples, V0 candidates. Output: one image
-per figure.
+per figure, and the rates of the probes as JSON.
 """
 
 from pidflow.jobs import job
@@ -14,6 +14,7 @@ with job(snakemake):
     from pidflow.evaluate.figures.choice import plot_choice, plot_efficiency
     from pidflow.evaluate.figures.latent import plot_latent
     from pidflow.evaluate.figures.probes import plot_probes
+    from pidflow.files import write_json
     from pidflow.tables import find_tables
 
     given, output, params = snakemake.input, snakemake.output, snakemake.params
@@ -55,3 +56,4 @@ with job(snakemake):
                     cuts=V0Cuts.model_validate(params.v0),
                 )
         plot_probes(series, output.probes, title=f"{run}: V0 probes")
+        write_json(output.rates, {label: rates.model_dump(mode="json") for label, rates in series.items()})

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pydantic import BaseModel, ConfigDict
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from pidflow.errors import PidflowError
 from pidflow.evaluate.schema import Estimate
-from pidflow.files import read_json
 
 
 class _Part(BaseModel):
@@ -81,18 +77,3 @@ class ProbeRates(_Part):
     threshold: float
     confidence: float
     probes: tuple[ProbeSpecies, ...]
-
-
-def read_probe_rates(path: str | Path) -> ProbeRates:
-    """Read a file of probes' rates.
-
-    Raises
-    ------
-    PidflowError
-        Naming the file and the first key that does not fit the schema.
-    """
-    try:
-        return ProbeRates.model_validate(read_json(path))
-    except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"]) or "(top level)"
-        raise PidflowError(f"{path}: key '{key}' does not fit the schema of probes; make the file again") from None

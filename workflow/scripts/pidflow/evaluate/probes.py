@@ -19,12 +19,10 @@ from scipy.special import ndtri
 
 from pidflow.config.v0 import V0Cuts
 from pidflow.errors import PidflowError
-from pidflow.evaluate.probe_schema import HeadRate, ProbeBin, ProbeRates, ProbeSpecies
+from pidflow.evaluate.probe_schema import HeadRate, ProbeBin, ProbeSpecies
 from pidflow.evaluate.schema import Estimate
-from pidflow.files import write_json
 from pidflow.parquet import batches, require
 from pidflow.physics import charge_sign
-from pidflow.scores import certainty_column
 from pidflow.tracks import BY_NAME, ROW_ID
 from pidflow.v0s import KINDS
 
@@ -138,42 +136,6 @@ def _with_id(table: pa.Table) -> pa.Table:
     return table
 
 
-def probe_certainty(probes: Probes, scores: str | Path, species: Sequence[int]) -> NDArray[np.float32]:
-    """Return the certainties of probes from the score table of their dataset.
-
-    Parameters
-    ----------
-    probes
-        What `read_probes` gave.
-    scores
-        Score table (Parquet), aligned row by row with the dataset.
-    species
-        PDG codes whose certainties are read.
-
-    Returns
-    -------
-    ndarray, shape (n_probes, n_species)
-        NaN where the method cannot score the track.
-
-    Raises
-    ------
-    PidflowError
-        If the table lacks a column or does not hold the same tracks in the same order.
-    """
-    names = [certainty_column(pdg) for pdg in species]
-    require(scores, [*ROW_ID, *names])
-    first, parts = 0, [pq.read_schema(scores).empty_table().select([*ROW_ID, *names])]
-    for table in batches(scores, [*ROW_ID, *names]):
-        inside = probes.row[slice(*np.searchsorted(probes.row, [first, first + table.num_rows]))]
-        parts.append(table.take(pa.array(inside - first)))
-        first += table.num_rows
-    found = _with_id(pa.concat_tables(parts))
-    for name in ROW_ID:
-        if not found[name].equals(probes.columns[name]):
-            raise PidflowError(f"{scores} does not score the probes' tracks ('{name}' differs); score the sample again")
-    return np.stack([found[name].cast(pa.float32()).to_numpy() for name in names], axis=1)
-
-
 def rates(
     probes: Probes,
     certainty: NDArray[np.float32],
@@ -256,70 +218,6 @@ def true_rates(
     used = probes.signal & is_true
     counted = _Counted(weight=used.astype(np.float64), variance=np.zeros(len(probes)), signal=used)
     return _measure(probes, counted, certainty, species, threshold, pt_edges, confidence)
-
-
-def compute_probes(
-    dataset: str | Path,
-    v0_tables: Iterable[str | Path],
-    scores: Mapping[str, str | Path],
-    outputs: Mapping[str, str | Path],
-    *,
-    run: int,
-    sample: str,
-    species: Sequence[int],
-    threshold: float,
-    pt_edges: Sequence[float],
-    confidence: float,
-    cuts: V0Cuts,
-    split: str | None = "test",
-    truth: bool = False,
-) -> dict[str, ProbeRates]:
-    """Measure models with tagged probes and write their rates as JSON.
-
-    Parameters
-    ----------
-    dataset, v0_tables, split
-        As of `read_probes`.
-    scores
-        Score table of each model, aligned row by row with the dataset.
-    outputs
-        JSON file of each model after `pidflow.evaluate.probe_schema.ProbeRates`.
-    run, sample
-        Labels written to the files.
-    species, threshold, pt_edges, confidence, cuts
-        As of `rates`.
-    truth
-        Whether to count the dataset's labels instead (`true_rates`).
-
-    Returns
-    -------
-    dict
-        Rates by model.
-    """
-    probes = read_probes(dataset, v0_tables, ["pdg_code"] if truth else [], split=split)
-    computed = {}
-    for model, path in scores.items():
-        certainty = probe_certainty(probes, path, species)
-        found = (
-            true_rates(
-                probes, certainty, species=species, threshold=threshold, pt_edges=pt_edges, confidence=confidence
-            )
-            if truth
-            else rates(
-                probes,
-                certainty,
-                species=species,
-                threshold=threshold,
-                pt_edges=pt_edges,
-                confidence=confidence,
-                cuts=cuts,
-            )
-        )
-        computed[model] = ProbeRates(
-            run=run, model=model, sample=sample, threshold=threshold, confidence=confidence, probes=found
-        )
-        write_json(outputs[model], computed[model].model_dump(mode="json"))
-    return computed
 
 
 def rate_arrays(probes: Sequence[ProbeSpecies]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
