@@ -85,3 +85,22 @@ def test_checkpoint_of_another_column_is_ignored(
     killed(folder, model, tmp_path / "m", 1, step="flatness", simulation=tmp_path / "simulation.parquet")
     adapt(folder, model, tmp_path / "m", step="flatness")
     assert "resumed" not in capsys.readouterr().out
+
+
+def test_checkpoint_of_other_code_is_ignored(
+    folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An earlier version of a step may have kept other tensors."""
+    with pytest.MonkeyPatch.context() as patch:
+        memory = network.step_of("self_training").memory  # type: ignore[attr-defined]
+
+        def larger(step: Any, domains: Any) -> Any:
+            kept = memory(step, domains)
+            kept.register_buffer("more", torch.zeros(3))
+            return kept
+
+        patch.setattr(network.step_of("self_training"), "memory", larger)
+        killed(folder, model, tmp_path / "m", 1, step="self_training")
+    assert (tmp_path / ".m.checkpoint").is_file()
+    adapt(folder, model, tmp_path / "m", step="self_training")
+    assert "resumed" not in capsys.readouterr().out

@@ -196,13 +196,22 @@ class Training:
         with replacing(path) as temporary:
             pq.write_table(pa.Table.from_pylist(self.history), temporary)
 
+    @property
+    def _identity(self) -> str:
+        """The fingerprint, with what the modules hold: other code may have made them otherwise."""
+        held = {
+            name: {key: list(tensor.shape) for key, tensor in module.state_dict().items()}
+            for name, module in self.modules.items()
+        }
+        return fingerprint(self.identity, held)
+
     def _stale(self) -> int:
         losses = [entry["validation_loss"] for entry in self.history]
         return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
 
     def _save(self) -> None:
         state = {
-            "identity": self.identity,
+            "identity": self._identity,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -222,7 +231,7 @@ class Training:
         except Exception as error:  # a damaged archive shows as many exception types
             print(f"{self.checkpoint} is damaged ({type(error).__name__}); training starts anew", flush=True)
             return
-        if state["identity"] != self.identity:
+        if state["identity"] != self._identity:
             return
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
