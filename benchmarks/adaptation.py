@@ -33,6 +33,8 @@ from pidflow.config.adapt import UNADAPTED, Adapt
 from pidflow.files import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results" / "adaptation.json"
+FEWEST_ERRORS = 5.0
+"""Size of the gap in standard errors, below which its closure tells nothing."""
 
 
 def one(folder: str, run: int, seed: int) -> dict[str, Any]:
@@ -111,7 +113,11 @@ def run_all(folder: Path) -> list[dict[str, Any]]:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(one, str(folder), run, seed) for seed in reversed(SEEDS) for run in RUNS]
         for number, result in enumerate(as_completed(waiting), 1):
-            found.append(result.result())
+            try:
+                found.append(result.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             last = found[-1]
             print(f"{number}/{len(waiting)} run {last['run']} seed {last['seed']}: chosen {last['chosen']}", flush=True)
     return sorted(found, key=lambda result: (result["run"], result["seed"]))
@@ -135,7 +141,8 @@ def table(results: list[dict[str, Any]]) -> dict[str, Any]:
                     float(np.mean([c[0] for c in each])),
                     float(np.hypot.reduce([c[1] for c in each]) / len(each)),
                 )
-                cells += [f"{value:12.5f}", f"{f'{ratio:.2f} ± {error:.2f}':>18}"]
+                known = min(c[2] for c in each) >= FEWEST_ERRORS
+                cells += [f"{value:12.5f}", f"{f'{ratio:.2f} ± {error:.2f}' if known else '–':>18}"]
                 if name == "chosen" and shift != "none":
                     report[f"gap_closure_{metric}_{shift}"] = ratio
                     report[f"gap_closure_{metric}_{shift}_error"] = error
