@@ -54,13 +54,13 @@ STEPS = {
     "flat": {"kind": "decorrelate", "species": [321, -321]},
 }
 CHOSEN_FROM = {
-    "dann": ("dann",),
     "calibrated": ("calibrate_response",),
     "self_trained": ("calibrate_response", "self_training"),
 }
 """Candidates of the automatic choice, as shipped."""
 
 OTHERS = {
+    "dann": ("dann",),
     "dann_first": ("dann_first",),
     "dann_strong": ("dann_strong",),
     "cdan": ("cdan",),

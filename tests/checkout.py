@@ -22,7 +22,7 @@ models:
   gbdt: {trees: 40}
   mlp_mean: {optimisation: {epochs: 6, batch: 32}}
   blend: {members: [fse, gbdt]}
-adapt: {steps: {dann: {epochs: 2}, self_training: {epochs: 2}}}
+adapt: {candidates: {dann: [dann]}, steps: {dann: {epochs: 2}, self_training: {epochs: 2}}}
 evaluate: {bootstrap: 20, methods: [nsigma, bayes, gbdt, mlp_mean, fse, blend]}
 """
 

@@ -25,7 +25,7 @@ SMALL = """
 example: {events_per_file: 700}
 models:
   fse: {optimisation: {epochs: 4, batch: 128}}
-adapt: {method: dann, steps: {dann: {epochs: 2}}}
+adapt: {method: dann, candidates: {dann: [dann]}, steps: {dann: {epochs: 2}}}
 evaluate: {bootstrap: 20, methods: [fse]}
 closure: {truth: null}
 """

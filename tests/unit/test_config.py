@@ -111,7 +111,7 @@ def test_value_out_of_bounds_names_its_key(key, value):
         ("species", (11, -11)),
         ("adapt.choice.significance", 0.0),
         ("adapt.steps.dann.epochs", 1),
-        ("adapt.method", "dann"),
+        ("adapt.method", "calibrated"),
         ("adapt.method", "self_trained"),
         ("example.shifts", {900001: "moderate"}),
     ],
@@ -218,7 +218,10 @@ def test_value_at_the_bound_is_accepted(key, value):
         ({"adapt": {"steps": {"own": {"kind": "base"}}}}, "'own' is of the unknown kind 'base'"),
         ({"adapt": {"steps": {"own": 7}}}, "'own'"),
         ({"adapt": {"steps": {"Own": {"kind": "dann"}}}}, "key 'adapt.steps.Own' is not valid: String should match"),
-        ({"adapt": {"model": "gbdt"}}, "'adapt.candidates.dann' trains a network further, and 'adapt.model' gbdt is"),
+        (
+            {"adapt": {"model": "gbdt"}},
+            "'adapt.candidates.self_trained' trains a network further, and 'adapt.model' gbdt is",
+        ),
         (
             {"adapt": {"model": "gbdt"} | candidates(own=["calibrate_response", "self_training"])},
             "'adapt.candidates.own' trains a network further, and 'adapt.model' gbdt is none; name a network",

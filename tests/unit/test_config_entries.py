@@ -127,7 +127,7 @@ def test_models_are_of_the_kind_of_their_name_unless_they_say_otherwise():
     assert validate(config.model_dump(mode="json"), "here") == config
 
 
-ADAPTED = ("fse_calibrated", "fse_dann", "fse_self_trained", "fse_adapted")
+ADAPTED = ("fse_calibrated", "fse_self_trained", "fse_adapted")
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,9 @@ ADAPTED = ("fse_calibrated", "fse_dann", "fse_self_trained", "fse_adapted")
         ),
         (
             with_models(net={"kind": "fse"})
-            | {"adapt": {"model": "net", "method": "dann"}, "evaluate": {"methods": ["gbdt"]}},
-            "net_adapted", ("gbdt", "net_dann", "net_adapted"), "net_adapted",
+            | {"adapt": candidates(own=["dann"]) | {"model": "net", "method": "own"}}
+            | {"evaluate": {"methods": ["gbdt"]}},
+            "net_adapted", ("gbdt", "net_own", "net_adapted"), "net_adapted",
         ),
     ],
 )  # fmt: skip
@@ -165,7 +166,7 @@ def test_names_of_adapted_models_are_taken():
     with pytest.raises(PidflowError, match=r"'models\.fse_calibrate_response' has a name"):
         validate(with_models(fse_calibrate_response={"kind": "gbdt"}) | {"adapt": chains}, "here")
     # a candidate that is not made takes no name
-    validate(with_models(fse_dann={"kind": "gbdt"}) | {"adapt": {"method": "calibrated"}}, "here")
+    validate(with_models(fse_self_trained={"kind": "gbdt"}) | {"adapt": {"method": "calibrated"}}, "here")
 
 
 def test_needs_of_a_blend_are_its_members():

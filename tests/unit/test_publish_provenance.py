@@ -175,15 +175,15 @@ def test_published_configuration_leaves_out_what_cannot_matter() -> None:
         {"features": {"count": 3}},
         {"models": {"nsigma": {}, "gbdt": {"trees": 7}, "fse": {}}},
         {"models": {"nsigma": {}, "gbdt": {}, "fse": {"optimisation": {"average": 0.5}}}},
-        {"adapt": {"steps": {"dann": {"epochs": 3}}}},
+        {"adapt": {"steps": {"self_training": {"epochs": 3}}}},
         {"adapt": {"candidates": {"dann": ["dann"]}}},
-        {"adapt": {"method": "dann"}},
+        {"adapt": {"method": "self_trained"}},
         {"adapt": {"choice": {"floor": 0.1}}},
         {"evaluate": {"threshold": 0.7}},
         {"ingest": {"bad_files_of_run": {5: {"policy": "skip"}}}},
     ):
         assert published_config(validate(change, "test"), a_run()) != base
-    for adapt in ({"steps": {"dann": {"epochs": 3}}}, {"method": "calibrated"}, {"method": "none"}):
+    for adapt in ({"steps": {"self_training": {"epochs": 3}}}, {"method": "calibrated"}, {"method": "none"}):
         unadapted = {"publish": {"model": "fse"}, "adapt": adapt}
         assert published_config(validate(unadapted, "test"), a_run())["adapt"] == {"method": "none"}
     # what is adapted need not be compared

@@ -77,7 +77,6 @@ class Adapt(Block):
     model: str = Field("fse", description="model that is adapted, an entry of 'models'; training steps need a network")
     candidates: dict[Name, tuple[str, ...]] = Field(
         {
-            "dann": ("dann",),
             "calibrated": ("calibrate_response",),
             "self_trained": ("calibrate_response", "self_training"),
         },
