@@ -19,6 +19,7 @@ SCRIPTS = Path(module.__file__).parents[1]
 def forget() -> None:
     module._imports.cache_clear()
     module.sources.cache_clear()
+    module.digest.cache_clear()
 
 
 @pytest.fixture

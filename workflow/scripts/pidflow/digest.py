@@ -51,6 +51,7 @@ def sources(script: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
+@cache
 def digest(program: str) -> str:
     """Return 16 hexadecimal digits that change with the script or any module behind it.
 
