@@ -39,6 +39,7 @@ MAX_OPSETS = {"": 17, "ai.onnx.ml": 3}
 
 _LOADER_TRACKS = 64
 _SINGLES = 4
+_MANY = 4096
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _cases(base: Floats, info: ModelInfo) -> Iterator[_Case]:
         rows = samples.with_missing(few, positions)
         yield _Case(f"{name}, single tracks", rows[:_SINGLES], 1)
         yield _Case(f"{name}, 7 tracks", rows, 7)
-    for batch, count in ((1, len(missing)), (7, 7 * len(missing)), (4096, max(4096, len(base)))):
+        many = np.resize(base, (_MANY, base.shape[1]))
+        yield _Case(f"{name}, {_MANY} tracks", samples.with_missing(many, positions), _MANY)
+    for batch, count in ((1, len(missing)), (7, 7 * len(missing)), (_MANY, max(_MANY, len(base)))):
         rows = samples.mixed(base, list(missing.values()), count)
         yield _Case(f"mixed detectors, {batch} at a time", rows, batch)
     odd = samples.edges(base[0])
