@@ -98,7 +98,7 @@ def test_card_tells_what_a_user_needs(tmp_path: Path) -> None:
     ):
         assert text in card
     loading = fragment(card)
-    assert loading["pdgPids"]["values"] == ["211", "-2212"] and loading["autoMode"] == "true"
+    assert loading["pdgPids"]["values"] == ["211", "-2212"] and loading["autoMode"] == "false"
     assert loading["useCcdb"] == "false"
     assert loading["ptCuts"]["labels_rows"] == ["211", "02212"]
 

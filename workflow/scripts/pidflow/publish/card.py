@@ -11,8 +11,9 @@ from typing import Any
 from pidflow.errors import PidflowError
 from pidflow.files import read_json, write_text
 from pidflow.model import ModelInfo
-from pidflow.physics import charge_sign, object_key, species_of
-from pidflow.publish.names import default_working_point, model_file, outside_default_join, p_limits
+from pidflow.physics import charge_sign, species_of
+from pidflow.publish.configuration import INTERFACE_FILE, ML_RESPONSE_FILE, interface
+from pidflow.publish.names import default_working_point, model_file, outside_default_join
 from pidflow.tracks import BY_NAME, o2_label
 
 _RATES = ("purity", "efficiency", "f1", "auc")
@@ -138,30 +139,16 @@ def _width(row: Mapping[str, str]) -> float:
 
 
 def _loading(info: ModelInfo, registry_path: str, timestamp: int, certainty: float) -> str:
-    limits = p_limits(info.masks)
-    automatic = default_working_point(info.masks, certainty)
-    fragment: dict[str, Any] = {
-        "useCcdb": "false",
-        "localPath": "PIDML",
-        "ccdbPath": registry_path,
-        "useFixedTimestamp": "true",
-        "fixedTimestamp": str(timestamp),
-        "pdgPids": {"values": [str(pdg) for pdg in info.species]},
-        "mlIdentCertaintyThresholds": {"values": [str(certainty)] * len(info.species)},
-        "autoMode": "true" if automatic else "false",
-        "ptCuts": {
-            "labels_rows": [object_key(pdg) for pdg in info.species],
-            "labels_cols": ["TPC", "TPC + TOF", "TPC + TOF + TRD"],
-            "values": [[str(limit) for limit in limits]] * len(info.species),
-        },
-    }
-    text = json.dumps({"simple-apply-pid-onnx-interface": fragment}, indent=2, ensure_ascii=False)
+    certainties = dict.fromkeys(info.species, certainty)
+    fragment = interface(info, path=registry_path, timestamp=timestamp, certainties=certainties)
+    text = json.dumps(fragment, indent=2, ensure_ascii=False)
     return (
         "Configuration of `o2-analysis-simple-apply-pid-onnx-interface`, with the files below in the folder"
         f" `localPath`. Once the objects are in a CCDB at `{registry_path}`, set `useCcdb` to true. The table `ptCuts`"
         " holds limits on p in spite of its name.\n\n"
         f"```json\n{text}\n```\n\nFiles: {', '.join(f'`{model_file(pdg)}`' for pdg in info.species)},"
-        " `columns_for_training.json`, `scaling_params.json` (identity: the graphs scale).\n"
+        " `columns_for_training.json`, `scaling_params.json` (identity: the graphs scale). The same configuration is"
+        f" `{INTERFACE_FILE}`; that of a task with an `MlResponse` is `{ML_RESPONSE_FILE}`.\n"
     )
 
 

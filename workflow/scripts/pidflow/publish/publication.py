@@ -13,6 +13,7 @@ from pidflow.files import read_json, write_json
 from pidflow.model import MODEL_FILE, WEIGHTS_FILE, model_digest, read_info
 from pidflow.models import model_of
 from pidflow.publish.card import write_card
+from pidflow.publish.configuration import write_configurations
 from pidflow.publish.names import GATE_FILE
 from pidflow.publish.provenance import (
     CodeState,
@@ -58,7 +59,8 @@ def publish_bundle(
     bundle, model
         Checked bundle and the model directory that it was made of.
     publication
-        Folder to make: the bundle with ``card.md``, ``provenance.json`` and ``SHA256SUMS``.
+        Folder to make: the bundle with ``card.md``, ``provenance.json``, configurations of O2Physics tasks and
+        ``SHA256SUMS``.
     entry_file
         JSON copy of the registry's entry.
     metrics
@@ -133,6 +135,14 @@ def publish_bundle(
         certainty=config["evaluate"]["threshold"],
         choice=choice,
         efficiency=efficiency,
+    )
+    write_configurations(
+        folder,
+        info,
+        path=path,
+        timestamp=run["valid_from"],
+        certainties=dict.fromkeys(info.species, config["evaluate"]["threshold"]),
+        pt=(config["evaluate"]["pt_edges"][0], config["evaluate"]["pt_edges"][-1]),
     )
     write_sums(folder)
     entry = publish(
