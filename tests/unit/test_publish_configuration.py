@@ -16,6 +16,7 @@ from pidflow.publish.configuration import (
     ml_response,
     write_configurations,
 )
+from pidflow.publish.names import p_limits
 
 CERTAINTIES = {211: 0.5, -321: 0.83, 2212: 0.25}
 PLACE: dict[str, Any] = {"path": "Users/p/pidflow/PIDML", "timestamp": 1655510400000}
@@ -44,7 +45,7 @@ def accepts(block: dict[str, Any], pt: float, score: float) -> bool:
 
 
 def test_interface_has_a_row_per_species(info: ModelInfo) -> None:
-    task = interface(info, **PLACE, certainties=CERTAINTIES)["simple-apply-pid-onnx-interface"]
+    task = interface(CERTAINTIES, p_limits(info.masks), **PLACE)["simple-apply-pid-onnx-interface"]
     assert task["pdgPids"]["values"] == ["211", "-321", "2212"]
     assert task["mlIdentCertaintyThresholds"]["values"] == ["0.5", "0.83", "0.25"]
     assert task["ptCuts"]["labels_rows"] == ["211", "0321", "2212"]
@@ -70,6 +71,6 @@ def test_files_hold_both(info: ModelInfo, tmp_path: Path) -> None:
     write_configurations(tmp_path, info, **PLACE, certainties=CERTAINTIES, pt=(0.1, 20.0))
     found = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
     assert found == {
-        INTERFACE_FILE: interface(info, **PLACE, certainties=CERTAINTIES),
+        INTERFACE_FILE: interface(CERTAINTIES, p_limits(info.masks), **PLACE),
         ML_RESPONSE_FILE: ml_response(info, **PLACE, certainties=CERTAINTIES, pt=(0.1, 20.0)),
     }

@@ -13,7 +13,7 @@ from pidflow.files import read_json, write_text
 from pidflow.model import ModelInfo
 from pidflow.physics import charge_sign, species_of
 from pidflow.publish.configuration import INTERFACE_FILE, ML_RESPONSE_FILE, interface
-from pidflow.publish.names import default_working_point, model_file, outside_default_join
+from pidflow.publish.names import default_working_point, model_file, outside_default_join, p_limits
 from pidflow.tracks import BY_NAME, o2_label
 
 _RATES = ("purity", "efficiency", "f1", "auc")
@@ -140,7 +140,7 @@ def _width(row: Mapping[str, str]) -> float:
 
 def _loading(info: ModelInfo, registry_path: str, timestamp: int, certainty: float) -> str:
     certainties = dict.fromkeys(info.species, certainty)
-    fragment = interface(info, path=registry_path, timestamp=timestamp, certainties=certainties)
+    fragment = interface(certainties, p_limits(info.masks), path=registry_path, timestamp=timestamp)
     text = json.dumps(fragment, indent=2, ensure_ascii=False)
     return (
         "Configuration of `o2-analysis-simple-apply-pid-onnx-interface`, with the files below in the folder"

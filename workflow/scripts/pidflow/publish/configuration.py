@@ -19,39 +19,42 @@ from pidflow.tracks import o2_label
 INTERFACE_FILE = "o2physics_interface.json"
 ML_RESPONSE_FILE = "o2physics_mlresponse.json"
 
-_LABELS = ("TPC", "TPC + TOF", "TPC + TOF + TRD")
+DETECTOR_MODES = ("TPC", "TPC + TOF", "TPC + TOF + TRD")
+"""O2Physics' names of the columns of the momentum limits."""
+
 _REJECT_SMALLER = 1
 """``cuts_ml::CutSmaller``: a score below the cut is rejected."""
 
 
-def interface(info: ModelInfo, *, path: str, timestamp: int, certainties: Mapping[int, float]) -> dict[str, Any]:
+def interface(
+    certainties: Mapping[int, float], limits: Sequence[float], *, path: str, timestamp: int
+) -> dict[str, Any]:
     """Return the configuration of ``o2-analysis-simple-apply-pid-onnx-interface``.
 
     Parameters
     ----------
-    info
-        The published model.
+    certainties
+        Certainty from which a track is accepted, by PDG code, in the model's order.
+    limits
+        Momentum in GeV/c from which TPC, TOF and TRD are given to the model. O2Physics calls their table ``ptCuts``.
     path
         Path of the objects in the CCDB.
     timestamp
         A time at which they are valid, ms.
-    certainties
-        Certainty from which a track is accepted, by PDG code; every species of the model has one.
     """
-    limits = [str(limit) for limit in p_limits(info.masks)]
     task = {
         "useCcdb": "false",
         "localPath": "PIDML",
         "ccdbPath": path,
         "useFixedTimestamp": "true",
         "fixedTimestamp": str(timestamp),
-        "pdgPids": {"values": [str(pdg) for pdg in info.species]},
-        "mlIdentCertaintyThresholds": {"values": [str(certainties[pdg]) for pdg in info.species]},
+        "pdgPids": {"values": [str(pdg) for pdg in certainties]},
+        "mlIdentCertaintyThresholds": {"values": [str(certainty) for certainty in certainties.values()]},
         "autoMode": "false",
         "ptCuts": {
-            "labels_rows": [object_key(pdg) for pdg in info.species],
-            "labels_cols": list(_LABELS),
-            "values": [limits] * len(info.species),
+            "labels_rows": [object_key(pdg) for pdg in certainties],
+            "labels_cols": list(DETECTOR_MODES),
+            "values": [[str(limit) for limit in limits]] * len(certainties),
         },
     }
     return {"simple-apply-pid-onnx-interface": task}
@@ -67,7 +70,9 @@ def ml_response(
 
     Parameters
     ----------
-    info, path, timestamp, certainties
+    info
+        The published model.
+    path, timestamp, certainties
         As of `interface`.
     pt
         Lowest and highest transverse momentum, GeV/c: one bin, outside of which the task has no model.
@@ -109,6 +114,6 @@ def write_configurations(
     info, path, timestamp, certainties, pt
         As of `interface` and `ml_response`.
     """
-    given: dict[str, Any] = {"path": path, "timestamp": timestamp, "certainties": certainties}
-    write_json(Path(folder) / INTERFACE_FILE, interface(info, **given))
-    write_json(Path(folder) / ML_RESPONSE_FILE, ml_response(info, **given, pt=pt))
+    place: dict[str, Any] = {"path": path, "timestamp": timestamp}
+    write_json(Path(folder) / INTERFACE_FILE, interface(certainties, p_limits(info.masks), **place))
+    write_json(Path(folder) / ML_RESPONSE_FILE, ml_response(info, certainties=certainties, pt=pt, **place))

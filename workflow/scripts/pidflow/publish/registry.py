@@ -2,7 +2,8 @@
 
 ``objects/<2>/<sha256>`` holds content once; ``entries/<path>/<from>_<until>_<created>_<digest>.json`` is one
 publication of all objects of a bundle. The entry takes its name last, by a rename: a bundle is visible whole or not
-at all.
+at all. ``index.json`` lists what is published, for people and web pages; it is made from the entries and nothing here
+reads it. Nothing is ever deleted: what should no longer hold is followed by a newer entry.
 
 Rules taken from the CCDB server: validity is [from, until) in ms; of the valid versions the one created last wins; no
 part of a path is a number; ten parts at most; some characters are barred from metadata keys.
@@ -18,7 +19,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +31,10 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _METADATA_VALUE = re.compile(r"[^/\x00-\x1f]+")
 _MOST_PARTS = 10
+
+INDEX_FILE = "index.json"
+ROLLBACK_KEY = "rollback_of"
+"""Metadata key of an entry that publishes an earlier one again: the creation time (ms) of that one."""
 
 
 def _file_name(name: str) -> str:
@@ -80,8 +85,24 @@ class Entry(BaseModel):
     new: bool = Field(False, exclude=True)
 
     def same_content(self, other: Entry) -> bool:
-        """Return whether both publish the same objects with the same metadata; documents name times and machines."""
-        return (self.objects, self.metadata) == (other.objects, other.metadata)
+        """Return whether both publish the same objects with the same metadata.
+
+        Documents name times and machines and do not count, nor does whether one came back by a rollback.
+        """
+        mine, others = ({**entry.metadata, ROLLBACK_KEY: ""} for entry in (self, other))
+        return (self.objects, mine) == (other.objects, others)
+
+    def same_validity(self, other: Entry) -> bool:
+        """Return whether both hold for exactly the same time."""
+        return (self.valid_from, self.valid_until) == (other.valid_from, other.valid_until)
+
+    def overlaps(self, other: Entry) -> bool:
+        """Return whether there is a time at which both are valid."""
+        return self.valid_from < other.valid_until and other.valid_from < self.valid_until
+
+    def of_run(self, run: int) -> bool:
+        """Return whether it was made for this run."""
+        return self.metadata.get("run") == str(run)
 
 
 def _check_path(path: str) -> str:
@@ -149,7 +170,7 @@ def latest(registry: str | Path, run: int) -> Entry | None:
     PidflowError
         If an entry is damaged.
     """
-    return max((e for e in _entries(registry) if e.metadata.get("run") == str(run)), key=_created, default=None)
+    return max((e for e in _entries(registry) if e.of_run(run)), key=_created, default=None)
 
 
 def newest(registry: str | Path) -> Entry | None:
@@ -165,7 +186,11 @@ def newest(registry: str | Path) -> Entry | None:
 
 def _entries(registry: str | Path) -> list[Entry]:
     # from the entries themselves: the copy in runs/ goes when the job that makes it fails
-    return [read_entry(file) for file in (Path(registry) / "entries").rglob("[!.]*.json")]
+    return [read_entry(file) for file in _entry_files(registry)]
+
+
+def _entry_files(registry: str | Path) -> list[Path]:
+    return sorted((Path(registry) / "entries").rglob("[!.]*.json"))
 
 
 def _created(entry: Entry) -> int:
@@ -183,6 +208,19 @@ def read_document(registry: str | Path, entry: Entry, name: str) -> bytes:
     if name not in entry.documents:
         raise PidflowError(f"{entry.path}: the publication has no {name}; publish the run again")
     return _read_blob(Path(registry), entry.documents[name])
+
+
+def read_object(registry: str | Path, entry: Entry, name: str) -> bytes:
+    """Return the content of an object of a publication.
+
+    Raises
+    ------
+    PidflowError
+        If the publication has no such object, or its content is missing or damaged.
+    """
+    if name not in entry.objects:
+        raise PidflowError(f"{entry.path}: the publication has no {name}; publish the run again")
+    return _read_blob(Path(registry), entry.objects[name])
 
 
 def _bundle(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -229,6 +267,39 @@ def history(registry: str | Path, path: str) -> list[Entry]:
     return [entry for _, _, entry in sorted(found, key=lambda item: item[:2])]
 
 
+def versions(registry: str | Path, path: str, run: int | None = None) -> list[Entry]:
+    """Return all publications under a path, oldest creation first; of one run, if one is given.
+
+    Raises
+    ------
+    PidflowError
+        If there is none, for a path that the rules bar, or an entry that cannot be read.
+    """
+    found = [entry for entry in history(registry, path) if run is None or entry.of_run(run)]
+    if not found:
+        whose = "" if run is None else f" for run {run}"
+        raise PidflowError(
+            f"{path}: nothing is published{whose} in {registry}; correct the path or publish the run first"
+        )
+    return found
+
+
+def version(registry: str | Path, path: str, created: int, run: int | None = None) -> Entry:
+    """Return the publication that was created at a time (ms).
+
+    Raises
+    ------
+    PidflowError
+        If there is none, or more than one.
+    """
+    found = [entry for entry in versions(registry, path, run) if entry.created == created]
+    if not found:
+        raise PidflowError(f"{path}: no publication was created at {created} ms; take a time that its history lists")
+    if len(found) > 1:
+        raise PidflowError(f"{path}: {len(found)} publications were created at {created} ms; name the run too")
+    return found[0]
+
+
 def lookup(registry: str | Path, path: str, timestamp: int) -> Entry | None:
     """Return the publication that wins at `timestamp` (ms), or None."""
     valid = [entry for entry in history(registry, path) if entry.valid_from <= timestamp < entry.valid_until]
@@ -248,7 +319,7 @@ def publish(
     """Publish a bundle, all of it or nothing.
 
     If the latest publication of exactly this validity has the same objects and metadata, it is returned and nothing is
-    written (``new`` is then False).
+    published (``new`` is then False). The index is brought up to date in either case.
 
     Parameters
     ----------
@@ -280,7 +351,7 @@ def publish(
         name: Blob(file=name, sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in content.items()
     }
     if created is None:
-        created = max([time.time_ns() // 1_000_000, *(entry.created + 1 for entry in earlier)])
+        created = _creation_time(earlier)
     entry = Entry(
         path=path,
         valid_from=valid_from,
@@ -291,24 +362,129 @@ def publish(
         documents={name: blob for name, blob in blobs.items() if name not in object_of},
         new=True,
     )
-    same_validity = [old for old in earlier if (old.valid_from, old.valid_until) == (valid_from, valid_until)]
+    same_validity = [old for old in earlier if old.same_validity(entry)]
     if same_validity and same_validity[-1].same_content(entry):
+        write_index(store)
         return same_validity[-1]
-    for old in earlier:
-        overlap = old.valid_from < valid_until and valid_from < old.valid_until
-        if overlap and (left := sorted(set(old.objects) - set(entry.objects))):
-            raise PidflowError(
-                f"{path}: {left[0]} of an older publication would stay visible beside this bundle; publish the same"
-                " species or choose another 'publish.path'"
-            )
+    _check_covers(entry, earlier)
     for blob in blobs.values():
         final = _object_path(store, blob.sha256)
         if not final.is_file() or sha256(final) != blob.sha256:
             _place(content[blob.file], final)
+    _place_entry(store, entry)
+    return entry
+
+
+def _check_covers(entry: Entry, earlier: list[Entry]) -> None:
+    for old in earlier:
+        if old.overlaps(entry) and (left := sorted(set(old.objects) - set(entry.objects))):
+            raise PidflowError(
+                f"{entry.path}: {left[0]} of an older publication would stay visible beside this bundle; publish the"
+                " same species or choose another 'publish.path'"
+            )
+
+
+def _place_entry(store: Path, entry: Entry) -> None:
     text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    _place(text.encode(), store / "entries" / path / f"{valid_from}_{valid_until}_{created}_{digest}.json")
+    name = f"{entry.valid_from}_{entry.valid_until}_{entry.created}_{digest}.json"
+    _place(text.encode(), store / "entries" / entry.path / name)
+    write_index(store)
+
+
+def rollback(registry: str | Path, path: str, *, run: int | None = None, created: int | None = None) -> Entry:
+    """Publish an earlier version again, so that it wins: same objects, documents and validity, created now.
+
+    Its metadata name the version taken (``rollback_of``). Nothing is deleted: both stay in the history.
+
+    Parameters
+    ----------
+    registry, path
+        Folder of the registry and path in it.
+    run
+        Run whose publication is meant; None: all under the path are of one run, or `created` tells.
+    created
+        Creation time (ms) of the version to take; None: the one before the newest. If the newest is itself a rollback,
+        that is the one before the version it took, so that another call goes further back.
+
+    Raises
+    ------
+    PidflowError
+        If there is no such version, it is in force already, its content is damaged, or objects of a newer publication
+        would stay visible beside it.
+    """
+    store, published = Path(registry), versions(registry, path, run)
+    taken = _before_newest(path, published) if created is None else version(registry, path, created, run)
+    everything = history(registry, path)
+    rival = [entry for entry in everything if entry.overlaps(taken)][-1]
+    if rival == taken or (rival.same_validity(taken) and rival.same_content(taken)):
+        raise PidflowError(
+            f"{path}: the version created at {taken.created} ms is in force already; take an older one from the history"
+        )
+    for blob in (*taken.objects.values(), *taken.documents.values()):
+        _read_blob(store, blob)
+    entry = taken.model_copy(
+        update={
+            "created": _creation_time(everything),
+            "metadata": _check_metadata({**taken.metadata, ROLLBACK_KEY: str(taken.created)}),
+            "new": True,
+        }
+    )
+    _check_covers(entry, everything)
+    _place_entry(store, entry)
     return entry
+
+
+def _before_newest(path: str, published: list[Entry]) -> Entry:
+    if len({entry.metadata.get("run") for entry in published}) > 1:
+        raise PidflowError(f"{path}: it holds publications of several runs; name the run to roll back")
+    newest_one = origin = published[-1]
+    # from the newest back along the rollbacks, each of which is younger than what it took
+    for entry in reversed(published):
+        if str(entry.created) == origin.metadata.get(ROLLBACK_KEY):
+            origin = entry
+    before = [entry for entry in published if entry.created < origin.created and entry.overlaps(newest_one)]
+    if not before:
+        raise PidflowError(f"{path}: no version is older than the one in force; there is nothing to roll back to")
+    return before[-1]
+
+
+def _creation_time(earlier: list[Entry]) -> int:
+    """Return the time in ms, moved behind all earlier publications."""
+    return max([time.time_ns() // 1_000_000, *(entry.created + 1 for entry in earlier)])
+
+
+def write_index(registry: str | Path) -> None:
+    """Write ``index.json`` anew from the entries, unless it says the same already.
+
+    It lists ``publications`` (path, run, valid_from, valid_until, created, metadata, objects and the file of the
+    entry) by path and creation, and under ``damaged`` the files that are no entry. When several processes publish at
+    once, each looks again after it has written: the last to write has seen every entry.
+    """
+    store = Path(registry)
+    while True:
+        content = _index(store)
+        if (store / INDEX_FILE).is_file() and (store / INDEX_FILE).read_bytes() == content:
+            return
+        _place(content, store / INDEX_FILE)
+
+
+def _index(store: Path) -> bytes:
+    publications: list[dict[str, Any]] = []
+    damaged: list[str] = []
+    for file in _entry_files(store):
+        name = file.relative_to(store).as_posix()
+        try:
+            entry = read_entry(file)
+        except PidflowError:
+            damaged.append(name)
+            continue
+        run = entry.metadata.get("run", "")
+        told = entry.model_dump(mode="json", exclude={"documents"})
+        publications.append({**told, "run": int(run) if run.isdecimal() else None, "entry": name})
+    publications.sort(key=lambda line: (line["path"], line["created"], line["entry"]))
+    text = json.dumps({"publications": publications, "damaged": damaged}, indent=2, ensure_ascii=False)
+    return f"{text}\n".encode()
 
 
 def retrieve(registry: str | Path, object_path: str, timestamp: int, destination: str | Path) -> Entry:
