@@ -105,7 +105,14 @@ class Entry(BaseModel):
         return self.metadata.get("run") == str(run)
 
 
-def _check_path(path: str) -> str:
+def check_path(path: str) -> str:
+    """Return a path if the rules allow it.
+
+    Raises
+    ------
+    PidflowError
+        If they do not.
+    """
     parts = path.split("/")
     if any(not _PART.fullmatch(part) or part.isdigit() for part in parts) or len(parts) >= _MOST_PARTS:
         raise PidflowError(
@@ -115,7 +122,14 @@ def _check_path(path: str) -> str:
     return path
 
 
-def _check_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+def check_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata, sorted by key, if the rules allow them.
+
+    Raises
+    ------
+    PidflowError
+        If they do not.
+    """
     for key, value in metadata.items():
         if not _METADATA_KEY.fullmatch(key) or not _METADATA_VALUE.fullmatch(value):
             raise PidflowError(f"metadata {key}={value!r}: the CCDB bars such a key or value; use letters and digits")
@@ -258,7 +272,7 @@ def history(registry: str | Path, path: str) -> list[Entry]:
     PidflowError
         For a path that the rules bar or an entry that cannot be read.
     """
-    folder = Path(registry) / "entries" / _check_path(path)
+    folder = Path(registry) / "entries" / check_path(path)
     files = sorted(file for file in folder.glob("*.json") if file.is_file() and not file.name.startswith("."))
     found: list[tuple[int, str, Entry]] = []
     for file in files:
@@ -357,7 +371,7 @@ def publish(
         valid_from=valid_from,
         valid_until=valid_until,
         created=created,
-        metadata=_check_metadata(metadata),
+        metadata=check_metadata(metadata),
         objects={object_of[name]: blob for name, blob in blobs.items() if name in object_of},
         documents={name: blob for name, blob in blobs.items() if name not in object_of},
         new=True,
@@ -426,7 +440,7 @@ def rollback(registry: str | Path, path: str, *, run: int | None = None, created
     entry = taken.model_copy(
         update={
             "created": _creation_time(everything),
-            "metadata": _check_metadata({**taken.metadata, ROLLBACK_KEY: str(taken.created)}),
+            "metadata": check_metadata({**taken.metadata, ROLLBACK_KEY: str(taken.created)}),
             "new": True,
         }
     )

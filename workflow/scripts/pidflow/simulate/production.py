@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pidflow.files import replacing
+from pidflow.rootfile import recreate
 from pidflow.simulate import ao2d
 from pidflow.simulate.decays import transport
 from pidflow.simulate.detector import Reconstructed, reconstruct
 from pidflow.simulate.generator import EventGenerator, Sample
 from pidflow.simulate.helix import Floats
 from pidflow.simulate.particles import PHYSICAL_PRIMARY, Particles, charge_of, daughter_slices, select
-from pidflow.simulate.rootfile import recreate
 from pidflow.simulate.shifts import Conditions, ShiftName, conditions
 
 BC_SPACING = 400
