@@ -57,7 +57,7 @@ def test_clopper_pearson_never_undercovers_and_overcovers_less_with_more_tracks(
     assert found.min() > confidence - 3.5 * error
     excess = found.mean(axis=1) - confidence
     for total, points in zip(TOTALS, 100 * excess, strict=True):
-        record_property(f"overcoverage_points_{total}_tracks", round(points, 2))
+        record_property(f"overcoverage_points_{total}_tracks", round(float(points), 2))
     assert (np.diff(excess) < error).all()
     assert excess[TOTALS.index(5000)] < 0.02
 
